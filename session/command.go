@@ -1,0 +1,38 @@
+package session
+
+import (
+	"time"
+
+	"iserblk/session/scsi"
+)
+
+// Command is one SCSI command and, when it is done, what became of it. It is preallocated and used again; from
+// Nexus.Submit until Done it and its buffer belong to the nexus.
+type Command struct {
+	LUN    scsi.LUN
+	CDB    [16]byte
+	Dir    Direction
+	Buf    Buffer        // len(Buf.Mem) is the expected data transfer length; empty when Dir is NoData
+	Expiry time.Duration // how long the target may take before the command is aborted; 0 means Params.CommandTimeout
+	Done   Completer
+
+	// The result, valid in Done.
+
+	// Err is nil when the target answered: Status counts. Else ErrNexusLost (the connection died: the command may or
+	// may not have run, see Sent), ErrAborted (the target confirmed the abort of an overdue command: it did not and
+	// will not run further).
+	Err    error
+	Status scsi.Status
+	Sense  scsi.Sense
+	// Short is how many bytes of Buf were not transferred (the underflow residual). A reader must not use the tail.
+	Short uint32
+	// Sent: the PDU left for the target, so with ErrNexusLost it may still execute there until the nexus is fenced.
+	Sent bool
+
+	link // private state of the nexus: ITT slot, CmdSN, deadlines, queue links
+}
+
+// Completer takes finished commands back, on the goroutine that drives the nexus. It may submit again.
+type Completer interface {
+	CommandDone(c *Command)
+}
