@@ -1,6 +1,13 @@
 package session
 
-import "iserblk/session/pdu"
+import (
+	"errors"
+
+	"iserblk/session/pdu"
+)
+
+// ErrNoSlot is what a Datamover answers while every send slot is taken: nothing was queued, try again after Poll.
+var ErrNoSlot = errors.New("no free send slot")
 
 // Direction is which way a command's data goes, seen from the initiator.
 type Direction uint8

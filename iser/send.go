@@ -1,0 +1,148 @@
+package iser
+
+import (
+	"iserblk/session"
+	"iserblk/session/pdu"
+	"iserblk/verbs"
+)
+
+// Work request IDs: a receive's is the number of its buffer, a send's that of its slot with sendID set.
+const sendID = 1 << 32
+
+// SendCommand queues a SCSI Command (RFC 5047 5.1.1). It returns session.ErrNoSlot when every command slot is taken,
+// and an *Error when the connection is gone or the command contradicts itself, in which case nothing was queued.
+func (c *Conn) SendCommand(bhs *[pdu.BHSLen]byte, dir session.Direction, buf session.Buffer, immediate int) error {
+	if err := c.checkCommand(bhs, dir, buf, immediate); err != nil {
+		return err
+	}
+	n := len(c.commands)
+	if n == 0 {
+		return session.ErrNoSlot
+	}
+	t, lkey, err := c.expose(dir, buf, immediate)
+	if err != nil {
+		return err
+	}
+	slot := c.commands[n-1]
+	c.commands = c.commands[:n-1]
+	wr := c.enqueue(slot, t, bhs, HeadersLen)
+	if immediate > 0 {
+		wr.SGE[1] = verbs.SGE{Addr: verbs.Addr(buf.Mem), Len: uint32(immediate), LKey: lkey}
+		wr.NumSGE, wr.Inline = 2, 0
+	}
+	c.stats.Commands++
+	c.stats.ImmediateBytes += uint64(immediate)
+	return nil
+}
+
+// checkCommand finds what would make the target take bytes that it was not meant to.
+func (c *Conn) checkCommand(bhs *[pdu.BHSLen]byte, dir session.Direction, buf session.Buffer, immediate int) error {
+	switch {
+	case c.aborted || c.err != nil:
+		return c.fault("send command to", c.cause())
+	case immediate != pdu.BHS(bhs[:]).DataSegmentLength(),
+		immediate > 0 && (dir != session.Out || immediate > len(buf.Mem)):
+		return c.fault("send command to", ErrDataLength)
+	}
+	return nil
+}
+
+// expose gives the tags that open buf to the target, and the local key of its region. The part of an Out buffer that
+// goes along as immediate data is left out, and with it the tag when nothing remains (RFC 7145 7.3.1).
+func (c *Conn) expose(dir session.Direction, buf session.Buffer, immediate int) (tags, uint32, error) {
+	if dir == session.NoData || len(buf.Mem) == 0 {
+		return tags{}, 0, nil
+	}
+	keys := c.qp.Keys(verbs.RegionID(buf.Region))
+	if keys == (verbs.Keys{}) {
+		return tags{}, 0, c.fault("expose buffer to", errNoKeys)
+	}
+	var t tags
+	switch {
+	case dir == session.In:
+		t.readKey, t.readVA = keys.WriteKey, verbs.Addr(buf.Mem)
+	case immediate < len(buf.Mem):
+		t.writeKey, t.writeVA = keys.ReadKey, verbs.Addr(buf.Mem)+uint64(immediate)
+	}
+	return t, keys.LKey, nil
+}
+
+// SendControl queues any other PDU (RFC 5047 5.1.1). data is at most 8192 bytes.
+func (c *Conn) SendControl(bhs *[pdu.BHSLen]byte, data []byte) error {
+	n := len(c.controls)
+	switch {
+	case c.aborted || c.err != nil:
+		return c.fault("send to", c.cause())
+	case len(data) != pdu.BHS(bhs[:]).DataSegmentLength(), len(data) > maxData:
+		return c.fault("send to", ErrDataLength)
+	case n == 0:
+		return session.ErrNoSlot
+	}
+	slot := c.controls[n-1]
+	c.controls = c.controls[:n-1]
+	copy(c.mem[c.layout.sendOff(int(slot))+HeadersLen:], data)
+	c.enqueue(slot, tags{}, bhs, HeadersLen+len(data))
+	c.stats.Controls++
+	return nil
+}
+
+// enqueue writes both headers to a slot and queues a send of its first size bytes.
+func (c *Conn) enqueue(slot uint32, t tags, bhs *[pdu.BHSLen]byte, size int) *verbs.SendWR {
+	off := c.layout.sendOff(int(slot))
+	t.put(c.mem[off:])
+	copy(c.mem[off+headerLen:], bhs[:])
+	c.queue = c.queue[:len(c.queue)+1]
+	wr := &c.queue[len(c.queue)-1]
+	*wr = verbs.SendWR{
+		ID:     sendID | uint64(slot),
+		SGE:    [2]verbs.SGE{{Addr: c.base + uint64(off), Len: uint32(size), LKey: c.lkey}},
+		NumSGE: 1, Signaled: 1,
+	}
+	if uint32(size) <= c.inline {
+		wr.Inline = 1
+	}
+	return wr
+}
+
+// Flush posts what was queued with one doorbell, after the receives for the answers. An error means that the
+// connection is lost. It must not be called from within HandlePDU.
+func (c *Conn) Flush() error {
+	if c.aborted {
+		c.queue = c.queue[:0]
+		return c.fault("post sends to", errAborted)
+	}
+	if err := c.postRecvs(); err != nil {
+		return err
+	}
+	if len(c.queue) == 0 {
+		return nil
+	}
+	return c.postSends()
+}
+
+func (c *Conn) postSends() error {
+	n, err := c.qp.PostSend(c.queue)
+	for i := range c.queue[:n] {
+		c.sending[uint32(c.queue[i].ID)] = true
+	}
+	c.posted += n
+	c.stats.Doorbells++
+	if err == nil && n < len(c.queue) {
+		err = errShortPost
+	}
+	c.queue = c.queue[:0]
+	if err != nil {
+		return c.fail("post sends to", err)
+	}
+	return nil
+}
+
+// freeSend makes a send's slot available again.
+func (c *Conn) freeSend(slot uint32) {
+	c.sending[slot] = false
+	if int(slot) < c.layout.commands {
+		c.commands = append(c.commands, slot)
+	} else {
+		c.controls = append(c.controls, slot)
+	}
+}
