@@ -1,0 +1,119 @@
+#!/bin/bash
+# The guest's half of scripts/bench: SECONDS ROUNDS ONLY ATTACH_ARGS.
+set -euo pipefail
+shopt -s inherit_errexit
+# shellcheck source-path=SCRIPTDIR disable=SC2119
+source "$(dirname "$0")/../lab.d/guest.sh"
+
+seconds=$1 rounds=$2 only=,$3, attach=$4
+readonly peers_known=(iserblk kernel qemu)
+# NAME RW BLOCK_SIZE DEPTH
+readonly jobs_known=(
+	"4k-read-qd1 randread 4k 1"
+	"4k-read-qd32 randread 4k 32"
+	"4k-write-qd1 randwrite 4k 1"
+	"4k-write-qd32 randwrite 4k 32"
+	"128k-read-qd1 randread 128k 1"
+	"128k-read-qd8 randread 128k 8"
+	"128k-write-qd1 randwrite 128k 1"
+	"128k-write-qd8 randwrite 128k 8"
+)
+
+# choose KNOWN... prints those that $only names by their first word, all if it names none.
+choose() {
+	local item chosen=()
+	for item; do [[ $only != *",${item%% *},"* ]] || chosen+=("$item"); done
+	((${#chosen[@]})) || chosen=("$@")
+	printf '%s\n' "${chosen[@]}"
+}
+
+# can PEER JOB: Linux 7's target rejects libiscsi's immediate data, so qemu-nbd hangs on writes.
+can() { [[ $1 != qemu || $2 != *-write-* ]]; }
+
+# ---- the peers; each prints its device ------------------------------------------
+
+attach_iserblk() {
+	modprobe ublk_drv
+	# shellcheck disable=SC2086 # arguments
+	bin/iserblk attach $attach "iser://10.0.0.1/$LAB_IQN/0"
+}
+
+attach_kernel() { lab_ib_iser_login 10.0.0.1; }
+
+attach_qemu() {
+	modprobe nbd
+	qemu-nbd --fork --read-only --format raw --cache none --aio io_uring --connect /dev/nbd0 \
+		"iser://10.0.0.1/$LAB_IQN/0" >&2
+	lab_until 10 grep -qvx 0 /sys/block/nbd0/size
+	echo /dev/nbd0
+}
+
+# ---- measuring ------------------------------------------------------------------
+
+# measure DEV RW BS DEPTH prints IOPS, mean, 99th percentile and longest latency in microseconds.
+measure() {
+	fio --name=bench --filename="$1" --rw="$2" --bs="$3" --iodepth="$4" --direct=1 --ioengine=io_uring \
+		--randrepeat=0 --norandommap --time_based --ramp_time=1 --runtime="$seconds" \
+		--output-format=json | jq -r '.jobs[0] | if .error != 0 then error("fio failed") else . end |
+		(if .read.total_ios > 0 then .read else .write end) |
+		[.iops, .clat_ns.mean / 1000, .clat_ns.percentile."99.000000" / 1000, .clat_ns.max / 1000] |
+		map(tostring) | join(" ")'
+}
+
+# run ROUND writes a line for every job and peer; which peer goes first changes with the round.
+run() {
+	local job name rw bs depth peer i result
+	for job in "${jobs[@]}"; do
+		read -r name rw bs depth <<<"$job"
+		for ((i = 0; i < ${#peers[@]}; i++)); do
+			peer=${peers[(i + $1) % ${#peers[@]}]}
+			can "$peer" "$name" || continue
+			result=$(measure "${device[$peer]}" "$rw" "$bs" "$depth") || lab_fail "$name on $peer"
+			echo "$1 $name $peer $result" | tee -a "$results" >&2
+		done
+	done
+}
+
+# summary turns the lines into JSON: for each job and peer the median and its range, and the ratios.
+summary() {
+	jq -Rn --arg kernel "$(uname -r)" --argjson seconds "$seconds" --argjson rounds "$rounds" '
+		def median: sort | if length % 2 == 1 then .[length / 2 | floor] else (.[length / 2] + .[length / 2 - 1]) / 2 end;
+		def ratio($a; $b): if $a and $b then $a.iops / $b.iops else null end;
+		[inputs | split(" ") | {job: .[1], peer: .[2], iops: (.[3] | tonumber), mean: (.[4] | tonumber),
+			p99: (.[5] | tonumber), max: (.[6] | tonumber)}] as $all |
+		{version: 1, kernel: $kernel, seconds: $seconds, rounds: $rounds, jobs: [
+			[$all[].job] | reduce .[] as $j ([]; if index($j) then . else . + [$j] end) | .[] | . as $job |
+			{job: $job, peers: ([$all[] | select(.job == $job)] | group_by(.peer) | map({key: .[0].peer, value: {
+				iops: ([.[].iops] | median), low: ([.[].iops] | min), high: ([.[].iops] | max),
+				mean_us: ([.[].mean] | median), p99_us: ([.[].p99] | median), max_us: ([.[].max] | max)}}) | from_entries)} |
+			.vs_kernel = ratio(.peers.iserblk; .peers.kernel) | .vs_qemu = ratio(.peers.iserblk; .peers.qemu)]}' "$results"
+}
+
+table() {
+	jq -r 'def n: if . == null then "-" else (. * 100 | round / 100 | tostring) end;
+		def r: if . == null then "-" else .iops | round | tostring end;
+		def range: if . == null then "-" else "\(.low | round)-\(.high | round)" end;
+		["job", "iserblk", "kernel", "qemu", "iserblk/kernel", "iserblk/qemu", "iserblk min-max", "kernel min-max", "iserblk us", "kernel us"],
+		(.jobs[] | [.job, (.peers.iserblk | r), (.peers.kernel | r), (.peers.qemu | r), (.vs_kernel | n), (.vs_qemu | n),
+			(.peers.iserblk | range), (.peers.kernel | range), (.peers.iserblk.mean_us | if . then round else "-" end),
+			(.peers.kernel.mean_us | if . then round else "-" end)]) | @tsv' | column -t -s $'\t'
+}
+
+mapfile -t peers < <(choose "${peers_known[@]}")
+mapfile -t jobs < <(choose "${jobs_known[@]}")
+results=/run/lab/bench
+lab_link d0 10.0.0.1
+lab_lio_ram ram0 256
+lab_lio_target portal=10.0.0.1 lun=ram0
+declare -A device
+for peer in "${peers[@]}"; do
+	device[$peer]=$("attach_$peer")
+	lab_say "$peer: ${device[$peer]}"
+done
+for ((round = 0; round < rounds; round++)); do run "$round"; done
+summary >/run/lab/bench.json
+echo "IOPS, medians of $rounds rounds of $seconds s, Linux $(uname -r), $(nproc) CPUs, rxe loopback, RAM LUN"
+table </run/lab/bench.json
+[[ -z ${LAB_OUT:-} ]] || cp /run/lab/bench.json "$LAB_OUT/bench.json"
+[[ " ${peers[*]} " != *" iserblk "* ]] || bin/iserblk detach "${device[iserblk]}"
+lab_dmesg_check
