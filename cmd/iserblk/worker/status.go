@@ -58,6 +58,7 @@ type Status struct {
 	Failovers  uint64       `json:"failovers"`
 	Paths      []PathStatus `json:"paths"`
 	Devices    []Device     `json:"devices"`
+	State      string       `json:"state"`   // StateLive or StateStarting; filled in by the server
 	PID        int          `json:"pid"`     // filled in by the server
 	Started    time.Time    `json:"started"` // filled in by the server
 	Foreground bool         `json:"foreground,omitempty"`

@@ -1,0 +1,112 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"iserblk/cmd/iserblk/state"
+)
+
+// Worker is one worker as a listing shows it.
+type Worker struct {
+	Status
+	Portals []string `json:"portals"` // that it was started with
+	files   files
+	record  Record
+}
+
+// askTimeout is how long a listing waits for one worker.
+const askTimeout = 3 * time.Second
+
+// List finds every worker, and those that died and left something behind. Files that mean nothing are removed.
+func List(ctx context.Context, d state.Dirs) ([]Worker, error) {
+	names, err := targets(d.Run)
+	if err != nil {
+		return nil, err
+	}
+	var all []Worker
+	for _, name := range names {
+		if w, ok := look(ctx, files{d.Run, name}); ok {
+			all = append(all, w)
+		}
+	}
+	return all, nil
+}
+
+func look(ctx context.Context, f files) (Worker, bool) {
+	w := Worker{files: f}
+	w.record, _ = readRecord(f) // without one there is the lock to go by
+	w.Portals = w.record.Portals
+	switch {
+	case f.locked():
+		w.Status = ask(ctx, f, w.record)
+	case len(w.record.Devices) > 0:
+		w.Status = fromRecord(f, w.record, StateDead)
+	default:
+		f.bury()
+		return w, false
+	}
+	return w, true
+}
+
+// ask asks a worker that is alive, and falls back on its record.
+func ask(ctx context.Context, f files, r Record) Status {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	c, err := f.client()
+	if err != nil {
+		return fromRecord(f, r, StateSilent)
+	}
+	defer c.Close()
+	st, err := c.Status(ctx)
+	if err != nil {
+		return fromRecord(f, r, StateSilent)
+	}
+	return st
+}
+
+func fromRecord(f files, r Record, st string) Status {
+	s := Status{
+		State: st, Target: f.target, Initiator: r.Initiator, PID: r.PID, Started: r.Started, Foreground: r.Foreground,
+		Devices: r.Devices,
+	}
+	for i := range s.Devices {
+		s.Devices[i].State = st
+	}
+	return s
+}
+
+// Find looks for a worker by the path or the name of one of its devices ("/dev/ublkb0", "ublkb0"), by its target, or
+// by a URL or TARGET/LUN. The device is its path, or "" when the whole target is meant.
+func Find(ctx context.Context, d state.Dirs, name string) (w Worker, device string, err error) {
+	all, err := List(ctx, d)
+	if err != nil {
+		return w, "", err
+	}
+	target, lun, hasLUN := splitName(name)
+	for _, w := range all {
+		if w.Target == target && !hasLUN {
+			return w, "", nil
+		}
+		for _, dev := range w.Devices {
+			byLUN := hasLUN && w.Target == target && strconv.FormatUint(dev.LUN, 10) == lun
+			if byLUN || dev.Path == name || filepath.Base(dev.Path) == name {
+				return w, dev.Path, nil
+			}
+		}
+	}
+	return w, "", fmt.Errorf("%s: %w: no device or target of this name is attached; see iserblk list", name, ErrNotFound)
+}
+
+// splitName takes a target and perhaps a LUN out of "iser://portal/TARGET/LUN" or "TARGET/LUN".
+func splitName(name string) (target, lun string, hasLUN bool) {
+	if u, err := url.Parse(name); err == nil && u.Scheme == "iser" {
+		name = strings.TrimPrefix(u.Path, "/")
+	}
+	return strings.Cut(strings.TrimSuffix(name, "/"), "/")
+}

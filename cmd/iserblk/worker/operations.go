@@ -1,0 +1,270 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The bounds of what the server waits for.
+const (
+	politeTimeout = 30 * time.Second // for a close that was asked for by signal
+	forceTimeout  = 15 * time.Second // for an engine that is forced
+	tokenTimeout  = 3 * time.Second  // before a forced operation cancels the one that is under way
+	logoutTimeout = 10 * time.Second // for an engine without devices
+)
+
+// take waits for the token. The context it returns also ends when a forced operation wants the token; release gives
+// the token back.
+func (s *server) take(ctx context.Context) (context.Context, func(), error) {
+	s.mu.Lock()
+	s.waiting++
+	s.mu.Unlock()
+	err := s.takeToken(ctx)
+	if err != nil {
+		s.setCancel(nil, -1)
+		return nil, nil, err
+	}
+	op, cancel := context.WithCancel(ctx)
+	s.setCancel(cancel, 0)
+	return op, func() { cancel(); s.setCancel(nil, -1); s.op <- struct{}{} }, nil
+}
+
+func (s *server) takeToken(ctx context.Context) error {
+	select {
+	case <-s.op:
+	case <-s.left:
+		return errLeaving
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-s.left: // it came back from who has closed the engine
+		s.op <- struct{}{}
+		return errLeaving
+	default:
+		return nil
+	}
+}
+
+func (s *server) setCancel(cancel context.CancelFunc, waiting int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cancel = cancel
+	s.waiting += waiting
+}
+
+// takeByForce gives an operation that is under way a moment to end, then cancels it.
+func (s *server) takeByForce(ctx context.Context) (context.Context, func(), error) {
+	for range 2 {
+		soon, cancel := context.WithTimeout(ctx, tokenTimeout)
+		_, release, err := s.take(soon)
+		cancel()
+		if err == nil {
+			op, cancel := context.WithTimeout(ctx, forceTimeout)
+			return op, func() { cancel(); release() }, nil
+		}
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return nil, nil, err
+		}
+		s.cancelOp()
+	}
+	return nil, nil, fmt.Errorf("%w: an operation under way cannot be cancelled", ErrSilent)
+}
+
+func (s *server) cancelOp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cancel != nil {
+		s.cancel()
+	}
+}
+
+// attach makes devices, and takes them away again when the client did not stay to hear of them.
+func (s *server) attach(ctx context.Context, w *wire, req request) {
+	op, release, err := s.take(ctx)
+	if err != nil {
+		w.conn.Close()
+		return
+	}
+	defer release()
+	tell := func(line string) { _ = w.send(reply{Progress: line}) }
+	s.progress.fn.Store(&tell)
+	devices, err := s.open(op, req)
+	s.progress.fn.Store(nil)
+	if err != nil {
+		s.log.Error("attach failed", "err", err)
+		s.answerAndLeave(w, failure(err))
+		return
+	}
+	s.save()
+	if op.Err() != nil || w.send(reply{Done: true, Devices: devices}) != nil {
+		s.undo(devices)
+		s.answerAndLeave(w, failure(context.Canceled))
+	}
+}
+
+// open logs in if this is the first attach, and attaches.
+func (s *server) open(ctx context.Context, req request) ([]Device, error) {
+	s.mu.Lock()
+	eng := s.engine
+	s.mu.Unlock()
+	if eng == nil {
+		var err error
+		if eng, err = s.backend.NewEngine(ctx, s.spec, s.log); err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		s.engine = eng
+		s.mu.Unlock()
+	}
+	return eng.Attach(ctx, req.LUNs, req.Options)
+}
+
+func (s *server) undo(devices []Device) {
+	ctx, cancel := context.WithTimeout(context.Background(), forceTimeout)
+	defer cancel()
+	for _, d := range devices {
+		if err := s.engine.Detach(ctx, d.Path, true); err != nil {
+			s.log.Error("device cannot be taken away again", "device", d.Path, "err", err)
+		}
+	}
+}
+
+func (s *server) detach(ctx context.Context, w *wire, req request) {
+	take := s.take
+	if req.Force {
+		take = s.takeByForce
+	}
+	op, release, err := take(ctx)
+	switch {
+	case errors.Is(err, ErrSilent):
+		_ = w.send(failure(err))
+		return
+	case err != nil:
+		w.conn.Close()
+		return
+	}
+	defer release()
+	if err := s.remove(op, req); err != nil {
+		s.log.Warn("detach failed", "device", req.Device, "force", req.Force, "err", err)
+		s.save()
+		s.answerAndLeave(w, failure(err))
+		return
+	}
+	s.log.Info("detached", "device", req.Device, "force", req.Force)
+	s.answerAndLeave(w, reply{Done: true})
+}
+
+// remove detaches one device, or all of them together.
+func (s *server) remove(ctx context.Context, req request) error {
+	if s.engine == nil {
+		return fmt.Errorf("%s: %w", req.Device, ErrNotFound)
+	}
+	if !req.Force {
+		if err := s.checkUnused(ctx, req.Device); err != nil {
+			return err
+		}
+	}
+	if req.Device == "" {
+		return s.engine.Close(ctx, req.Force)
+	}
+	return s.engine.Detach(ctx, req.Device, req.Force)
+}
+
+// checkUnused fails with ErrBusy and names the users of a device, or of any device if which is "".
+func (s *server) checkUnused(ctx context.Context, which string) error {
+	for _, d := range s.engine.Status(ctx).Devices {
+		if which != "" && which != d.Path && which != strconv.FormatUint(d.LUN, 10) {
+			continue
+		}
+		if who := Users(d.Path); len(who) > 0 {
+			return fmt.Errorf("%s is %w: %s; stop that first, or take it away with --force", d.Path, ErrBusy,
+				strings.Join(who, ", "))
+		}
+	}
+	return nil
+}
+
+// answerAndLeave sends the reply. If no device is left and nobody else waits to attach one, the engine is closed and
+// the files are gone before the client hears of it. The caller has the token.
+func (s *server) answerAndLeave(w *wire, r reply) {
+	r.Leaving = s.retire()
+	if !r.Leaving {
+		s.save()
+	}
+	_ = w.send(r)
+	if r.Leaving {
+		s.leave(nil)
+	}
+}
+
+// retire closes an engine without devices and removes the files. It says whether it did.
+func (s *server) retire() bool {
+	s.mu.Lock()
+	eng, others := s.engine, s.waiting > 1
+	s.mu.Unlock()
+	if eng != nil && !eng.Empty() || others {
+		return false
+	}
+	if eng != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), logoutTimeout)
+		defer cancel()
+		if err := eng.Close(ctx, true); err != nil {
+			s.log.Warn("logout failed", "err", err)
+		}
+	}
+	s.files.removeAll()
+	return true
+}
+
+// leave ends the server. The token is never given back to those who wait: they see that it has left.
+func (s *server) leave(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.left:
+	default:
+		s.result = err
+		close(s.left)
+	}
+}
+
+// leaveIfUnused ends a server whose first client went without attaching anything.
+func (s *server) leaveIfUnused(ctx context.Context) {
+	_, release, err := s.take(ctx)
+	if err != nil {
+		return
+	}
+	defer release()
+	if s.retire() {
+		s.leave(nil)
+	}
+}
+
+// stop is what a signal asks for. When devices are in use it refuses, unless it is forced.
+func (s *server) stop(ctx context.Context, force bool) {
+	s.cancelOp()
+	ctx, cancel := context.WithTimeout(ctx, politeTimeout)
+	defer cancel()
+	op, release, err := s.takeByForce(ctx)
+	if err != nil {
+		if force {
+			s.leave(fmt.Errorf("stopped without closing the devices: %w", err))
+		}
+		return
+	}
+	defer release()
+	if err := s.remove(op, request{Force: force}); err != nil && s.engine != nil {
+		s.log.Error("not stopped; the next signal forces it", "err", err)
+		if force {
+			s.leave(fmt.Errorf("stopped without closing the devices: %w", err))
+		}
+		return
+	}
+	s.files.removeAll()
+	s.leave(nil)
+}

@@ -1,0 +1,242 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"iserblk/cmd/iserblk/state"
+)
+
+// serverOptions are what a server is made of.
+type serverOptions struct {
+	backend    Backend
+	dirs       state.Dirs
+	spec       Spec
+	lock       *os.File // of the target, held
+	out        io.Writer
+	foreground bool
+}
+
+// server serves one engine to the clients of its control socket until the last device has gone.
+type server struct {
+	serverOptions
+	files    files
+	log      *slog.Logger
+	progress *listener
+	op       chan struct{} // holds a token: who has taken it may attach, detach and close
+	left     chan struct{} // closed when there is nothing to serve any more
+	conns    sync.WaitGroup
+
+	mu      sync.Mutex
+	engine  Engine // nil until the first attach has logged in
+	waiting int    // operations that have the token or want it
+	cancel  context.CancelFunc
+	record  Record
+	result  error // why the server left
+}
+
+// errLeaving ends operations that come after the last device has gone. Its client starts over with a new worker.
+var errLeaving = errors.New("the worker is leaving")
+
+func newServer(o serverOptions) *server {
+	s := &server{
+		serverOptions: o, files: files{o.dirs.Run, o.spec.Target},
+		op: make(chan struct{}, 1), left: make(chan struct{}), record: newRecord(o.spec, o.foreground),
+	}
+	s.log, s.progress = newLogger(o.out, o.spec.Verbose)
+	s.op <- struct{}{}
+	return s
+}
+
+// run serves first and whoever connects to the control socket. A first signal asks politely, a second one forces.
+// The end of ctx is as good as a second signal.
+func (s *server) run(ctx context.Context, first net.Conn, signals <-chan os.Signal) error {
+	ln, err := s.files.listen()
+	if err != nil {
+		first.Close()
+		s.files.removeAll()
+		return err
+	}
+	s.save()
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.conns.Go(func() { s.accept(inner, ln) })
+	s.conns.Go(func() {
+		s.serve(inner, first)
+		s.leaveIfUnused(inner)
+	})
+	s.wait(ctx, signals)
+	cancel()
+	ln.Close()
+	s.lastWords()
+	return s.result
+}
+
+// lastWords waits for the clients' connections to end, but not for an engine that hangs.
+func (s *server) lastWords() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.conns.Wait()
+	}()
+	select {
+	case <-done:
+	case <-time.After(lastWordsTimeout):
+	}
+}
+
+const lastWordsTimeout = 5 * time.Second
+
+// wait returns when the server has left.
+func (s *server) wait(ctx context.Context, signals <-chan os.Signal) {
+	stopping, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	asked, ended := 0, ctx.Done()
+	for {
+		select {
+		case <-s.left:
+			giveUp()
+			return
+		case sig := <-signals:
+			s.log.Info("signal", "signal", sig.String())
+		case <-ended:
+			asked, ended = asked+1, nil
+		}
+		giveUp()
+		asked++
+		stopping, giveUp = context.WithCancel(context.WithoutCancel(ctx))
+		s.conns.Go(func() { s.stop(stopping, asked > 1) })
+	}
+}
+
+func (s *server) accept(ctx context.Context, ln net.Listener) {
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		if err := checkPeer(conn); err != nil {
+			s.log.Warn("client refused", "err", err)
+			conn.Close()
+			continue
+		}
+		s.conns.Go(func() { s.serve(ctx, conn) })
+	}
+}
+
+// checkPeer lets in root and the user that the worker runs as.
+func checkPeer(conn net.Conn) error {
+	cred, err := peerCred(conn.(*net.UnixConn))
+	if err == nil && cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
+		return fmt.Errorf("pid %d is of user %d", cred.Pid, cred.Uid)
+	}
+	return err
+}
+
+func peerCred(conn *net.UnixConn) (cred *unix.Ucred, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	controlErr := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return cred, errors.Join(controlErr, err)
+}
+
+// serve answers one client until it goes. It reads ahead, so that a client that goes cancels its request.
+func (s *server) serve(ctx context.Context, conn net.Conn) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer conn.Close()
+	w := newWire(conn)
+	requests := make(chan request)
+	s.conns.Go(func() {
+		defer close(requests)
+		defer cancel()
+		s.read(ctx, w, requests)
+	})
+	for req := range requests {
+		s.handle(ctx, w, req)
+	}
+}
+
+func (s *server) read(ctx context.Context, w *wire, requests chan<- request) {
+	for {
+		var req request
+		if err := w.receive(&req); err != nil {
+			return
+		}
+		select {
+		case requests <- req:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *server) handle(ctx context.Context, w *wire, req request) {
+	switch {
+	case req.Version != protocolVersion:
+		_ = w.send(failure(fmt.Errorf("control protocol of version %d, the worker speaks version %d",
+			req.Version, protocolVersion)))
+	case req.Op == opAttach:
+		s.attach(ctx, w, req)
+	case req.Op == opDetach:
+		s.detach(ctx, w, req)
+	case req.Op == opStatus:
+		status := s.status(ctx)
+		_ = w.send(reply{Done: true, Status: &status})
+	default:
+		_ = w.send(failure(fmt.Errorf("unknown operation %q", req.Op)))
+	}
+}
+
+func failure(err error) reply { return reply{Done: true, Error: err.Error(), Code: ExitCode(err)} }
+
+// status is what the engine says and what the server knows.
+func (s *server) status(ctx context.Context) Status {
+	s.mu.Lock()
+	eng, record := s.engine, s.record
+	s.mu.Unlock()
+	st := Status{State: StateStarting, Target: record.Target, Initiator: record.Initiator}
+	if eng != nil {
+		st = eng.Status(ctx)
+		st.State = StateLive
+	}
+	st.PID, st.Started, st.Foreground = record.PID, record.Started, record.Foreground
+	if !record.Foreground {
+		st.Log = s.files.log()
+	}
+	return st
+}
+
+// save writes the record anew. That it cannot be written makes later cleaning harder and no I/O wrong.
+func (s *server) save() {
+	s.mu.Lock()
+	eng := s.engine
+	s.mu.Unlock()
+	var devices []Device
+	if eng != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+		devices = eng.Status(ctx).Devices
+		cancel()
+	}
+	s.mu.Lock()
+	s.record.Devices = devices
+	record := s.record
+	s.mu.Unlock()
+	if err := record.write(s.files); err != nil {
+		s.log.Warn("the state file cannot be written", "err", err)
+	}
+}
+
+const statusTimeout = 5 * time.Second

@@ -1,0 +1,194 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"iserblk/cmd/iserblk/state"
+)
+
+// AttachRequest is for Attach.
+type AttachRequest struct {
+	Dirs     state.Dirs
+	Spec     Spec
+	LUNs     []uint64 // nil means all
+	Options  AttachOptions
+	Progress func(string) // may be nil
+	// Joining is told when a worker of this target is there already, so that most of Spec has no effect. May be nil.
+	Joining func()
+}
+
+// Attach makes devices of a target's LUNs, in the worker that serves the target or in a new one. If it fails it
+// leaves nothing behind: no process, no file, no device.
+func Attach(ctx context.Context, r AttachRequest) ([]Device, error) {
+	f := files{r.Dirs.Run, r.Spec.Target}
+	for {
+		lock, err := f.acquire()
+		if err == nil {
+			return startAndAttach(ctx, f, lock, r)
+		}
+		if !errors.Is(err, errLocked) {
+			return nil, err
+		}
+		devices, err := join(ctx, f, r)
+		if err == nil || !errors.Is(err, errGone) {
+			return devices, err
+		}
+		select { // it starts, or it leaves: look again
+		case <-time.After(joinInterval):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", ErrSilent, context.Cause(ctx))
+		}
+	}
+}
+
+const joinInterval = 50 * time.Millisecond
+
+func join(ctx context.Context, f files, r AttachRequest) ([]Device, error) {
+	c, err := f.client()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errGone, err)
+	}
+	defer c.Close()
+	if r.Joining != nil {
+		r.Joining()
+	}
+	return c.Attach(ctx, r.LUNs, r.Options, r.Progress)
+}
+
+// startAndAttach starts a worker that takes over the lock.
+func startAndAttach(ctx context.Context, f files, lock *os.File, r AttachRequest) ([]Device, error) {
+	child, c, err := start(f, lock, r)
+	lock.Close()
+	if err != nil {
+		f.bury()
+		return nil, err
+	}
+	defer c.Close()
+	devices, err := c.Attach(ctx, r.LUNs, r.Options, r.Progress)
+	if err == nil {
+		go child.Wait() //nolint:errcheck // only so that it is no zombie while this process lasts
+		return devices, nil
+	}
+	c.Close()
+	crashed := reap(child)
+	if errors.Is(err, errGone) {
+		err = fmt.Errorf("the worker of %s died (%s): %s", r.Spec.Target, crashed, logTail(f))
+	}
+	f.bury()
+	return nil, err
+}
+
+// reap waits for a worker that was told to leave, and kills it if it does not. It says how it ended.
+func reap(child *exec.Cmd) string {
+	kill := time.AfterFunc(reapTimeout, func() { _ = child.Process.Kill() })
+	defer kill.Stop()
+	_ = child.Wait()
+	return child.ProcessState.String()
+}
+
+const reapTimeout = 20 * time.Second
+
+// bury removes the files of a target that nobody serves.
+func (f files) bury() {
+	lock, err := f.acquire()
+	if err != nil {
+		return
+	}
+	f.removeAll()
+	lock.Close()
+}
+
+// start runs this program as a worker and sends it what it needs to know.
+func start(f files, lock *os.File, r AttachRequest) (*exec.Cmd, *Client, error) {
+	ours, theirs, err := socketpair()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer theirs.Close()
+	child, err := command(f, r.Spec.Target)
+	if err != nil {
+		ours.Close()
+		return nil, nil, err
+	}
+	defer child.Stderr.(*os.File).Close()
+	child.ExtraFiles = []*os.File{theirs, lock} // fdHello, fdLock
+	notes, err := startIsolated(child, r.Dirs)
+	if err != nil {
+		ours.Close()
+		return nil, nil, fmt.Errorf("start worker: %w", err)
+	}
+	c := &Client{w: newWire(ours)}
+	// That it is gone already shows when it is asked to attach.
+	_ = c.w.send(hello{Spec: r.Spec, Run: r.Dirs.Run, Keep: r.Dirs.Keep, Notes: notes})
+	return child, c, nil
+}
+
+// command is the worker's command line and surroundings. There is no secret in them.
+func command(f files, target string) (*exec.Cmd, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("start worker: %w", err)
+	}
+	_ = os.Remove(f.log()) // of one that died
+	log, err := openLog(f)
+	if err != nil {
+		return nil, fmt.Errorf("log of the worker: %w", err)
+	}
+	child := exec.Command(exe, "worker", target)
+	child.Args[0] = "iserblk"
+	child.Dir = "/"
+	child.Env = cleanEnv(os.Environ())
+	child.Stderr = log
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return child, nil
+}
+
+// cleanEnv leaves out what holds secrets or is meant for the process that attaches.
+func cleanEnv(env []string) []string {
+	var kept []string
+	for _, e := range env {
+		if !strings.HasPrefix(e, "ISERBLK_CHAP_") && !strings.HasPrefix(e, "NOTIFY_SOCKET=") {
+			kept = append(kept, e)
+		}
+	}
+	return kept
+}
+
+// startIsolated starts the child from a thread that is prepared for a block server and thrown away.
+func startIsolated(child *exec.Cmd, d state.Dirs) (notes []string, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		notes = isolateThread(d)
+		err = child.Start()
+	}()
+	<-done
+	return notes, err
+}
+
+func socketpair() (net.Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socket pair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	defer ours.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("socket pair: %w", err)
+	}
+	return conn, theirs, nil
+}
