@@ -54,3 +54,11 @@ func checkReply(p []byte, op Opcode, dataLen int) error {
 	}
 	return nil
 }
+
+// checkBare tests that a PDU which has no data segment brings none.
+func checkBare(p []byte, op Opcode) error {
+	if n := getDataLen(p); n != 0 {
+		return bad(op, "DataSegmentLength", "%d bytes, want none", n)
+	}
+	return nil
+}

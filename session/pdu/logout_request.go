@@ -48,9 +48,14 @@ func (f LogoutRequestFields) Encode(dst []byte) {
 	put32(p, offExpStatSN, uint32(f.ExpStatSN))
 }
 
-// Validate reports an *Error unless p is a whole request followed by the
-// dataLen bytes it announces.
-func (p LogoutRequest) Validate(dataLen int) error { return check(p, OpLogoutRequest, dataLen) }
+// Validate reports an *Error unless p is a whole request without a data segment.
+// dataLen counts the bytes that followed it, which may only be padding.
+func (p LogoutRequest) Validate(dataLen int) error {
+	if err := check(p, OpLogoutRequest, dataLen); err != nil {
+		return err
+	}
+	return checkBare(p, OpLogoutRequest)
+}
 
 // Immediate reports the I bit: the request consumes no CmdSN.
 func (p LogoutRequest) Immediate() bool { return BHS(p).Immediate() }

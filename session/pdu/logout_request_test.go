@@ -26,5 +26,7 @@ func TestLogoutRequestRoundTrips(t *testing.T) {
 }
 
 func TestLogoutRequestValidateNamesTheBrokenField(t *testing.T) {
-	checkFields(t, sampleLogoutRequest, func(b []byte, n int) error { return LogoutRequest(b).Validate(n) }, nil)
+	checkFields(t, sampleLogoutRequest, func(b []byte, n int) error { return LogoutRequest(b).Validate(n) }, []fieldCase{
+		{"a data segment", "DataSegmentLength", 4, func(b []byte) { b[7] = 4 }},
+	})
 }

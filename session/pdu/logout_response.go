@@ -60,9 +60,13 @@ func (f LogoutResponseFields) Encode(dst []byte) {
 }
 
 // Validate reports an *Error unless p is a whole response that names its
-// request and is followed by the dataLen bytes it announces.
+// request and has no data segment. dataLen counts the bytes that followed it,
+// which may only be padding.
 func (p LogoutResponse) Validate(dataLen int) error {
-	return checkReply(p, OpLogoutResponse, dataLen)
+	if err := checkReply(p, OpLogoutResponse, dataLen); err != nil {
+		return err
+	}
+	return checkBare(p, OpLogoutResponse)
 }
 
 // Response returns the outcome.

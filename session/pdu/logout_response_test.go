@@ -31,5 +31,6 @@ func TestLogoutResponseValidateNamesTheBrokenField(t *testing.T) {
 	validate := func(b []byte, n int) error { return LogoutResponse(b).Validate(n) }
 	checkFields(t, sampleLogoutResponse, validate, []fieldCase{
 		{"reserved task tag", "InitiatorTaskTag", 0, reservedITT},
+		{"a data segment", "DataSegmentLength", 4, func(b []byte) { b[7] = 4 }},
 	})
 }

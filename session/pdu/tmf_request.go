@@ -74,9 +74,14 @@ func (f TMFRequestFields) Encode(dst []byte) {
 	put32(p, offTMFExpDataSN, f.ExpDataSN)
 }
 
-// Validate reports an *Error unless p is a whole request followed by the
-// dataLen bytes it announces.
-func (p TMFRequest) Validate(dataLen int) error { return check(p, OpTMFRequest, dataLen) }
+// Validate reports an *Error unless p is a whole request without a data segment.
+// dataLen counts the bytes that followed it, which may only be padding.
+func (p TMFRequest) Validate(dataLen int) error {
+	if err := check(p, OpTMFRequest, dataLen); err != nil {
+		return err
+	}
+	return checkBare(p, OpTMFRequest)
+}
 
 // Immediate reports the I bit: the request consumes no CmdSN.
 func (p TMFRequest) Immediate() bool { return BHS(p).Immediate() }

@@ -32,5 +32,7 @@ func TestTMFRequestRoundTrips(t *testing.T) {
 }
 
 func TestTMFRequestValidateNamesTheBrokenField(t *testing.T) {
-	checkFields(t, sampleTMFRequest, func(b []byte, n int) error { return TMFRequest(b).Validate(n) }, nil)
+	checkFields(t, sampleTMFRequest, func(b []byte, n int) error { return TMFRequest(b).Validate(n) }, []fieldCase{
+		{"a data segment", "DataSegmentLength", 4, func(b []byte) { b[7] = 4 }},
+	})
 }

@@ -59,8 +59,14 @@ func (f TMFResponseFields) Encode(dst []byte) {
 }
 
 // Validate reports an *Error unless p is a whole response that names its
-// request and is followed by the dataLen bytes it announces.
-func (p TMFResponse) Validate(dataLen int) error { return checkReply(p, OpTMFResponse, dataLen) }
+// request and has no data segment. dataLen counts the bytes that followed it,
+// which may only be padding.
+func (p TMFResponse) Validate(dataLen int) error {
+	if err := checkReply(p, OpTMFResponse, dataLen); err != nil {
+		return err
+	}
+	return checkBare(p, OpTMFResponse)
+}
 
 // Response returns the outcome.
 func (p TMFResponse) Response() TMResponse { return TMResponse(p[offResponse]) }

@@ -26,5 +26,6 @@ func TestTMFResponseValidateNamesTheBrokenField(t *testing.T) {
 	validate := func(b []byte, n int) error { return TMFResponse(b).Validate(n) }
 	checkFields(t, sampleTMFResponse, validate, []fieldCase{
 		{"reserved task tag", "InitiatorTaskTag", 0, reservedITT},
+		{"a data segment", "DataSegmentLength", 4, func(b []byte) { b[7] = 4 }},
 	})
 }
