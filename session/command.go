@@ -3,6 +3,7 @@ package session
 import (
 	"time"
 
+	"iserblk/session/pdu"
 	"iserblk/session/scsi"
 )
 
@@ -20,7 +21,7 @@ type Command struct {
 
 	// Err is nil when the target answered: Status counts. Else ErrNexusLost (the connection died: the command may or
 	// may not have run, see Sent), ErrAborted (the target confirmed the abort of an overdue command: it did not and
-	// will not run further).
+	// will not run further), ErrTargetFailure (it ended without a status) or ErrOverflow (it had more data than fits).
 	Err    error
 	Status scsi.Status
 	Sense  scsi.Sense
@@ -32,7 +33,49 @@ type Command struct {
 	link // private state of the nexus: ITT slot, CmdSN, deadlines, queue links
 }
 
-// Completer takes finished commands back, on the goroutine that drives the nexus. It may submit again.
+// Completer takes finished commands back, on the goroutine that drives the nexus. It may submit again, but not what
+// ended with ErrNexusLost to the same nexus.
 type Completer interface {
 	CommandDone(c *Command)
+}
+
+// link is what the nexus keeps in a Command.
+type link struct {
+	prev, next *Command // in waiting or in sent
+	deadline   time.Time
+	cmdSN      pdu.CmdSN
+	itt        pdu.ITT
+	overdue    bool // an abort is on its way
+}
+
+// commandList is a FIFO of commands, linked through themselves.
+type commandList struct {
+	head, tail *Command
+	n          int
+}
+
+func (l *commandList) push(c *Command) {
+	c.prev, c.next = l.tail, nil
+	if l.tail == nil {
+		l.head = c
+	} else {
+		l.tail.next = c
+	}
+	l.tail = c
+	l.n++
+}
+
+func (l *commandList) remove(c *Command) {
+	if c.prev == nil {
+		l.head = c.next
+	} else {
+		c.prev.next = c.next
+	}
+	if c.next == nil {
+		l.tail = c.prev
+	} else {
+		c.next.prev = c.prev
+	}
+	c.prev, c.next = nil, nil
+	l.n--
 }

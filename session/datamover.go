@@ -26,7 +26,8 @@ type Buffer struct {
 }
 
 // Datamover carries the PDUs and the data of one connection: the primitives of RFC 5047 as a lane uses them. iser
-// implements it. It has no locks: everything but Close is called by the one goroutine that drives the nexus.
+// implements it. It has no locks: everything but Close is called by the one goroutine that drives the nexus. From
+// within HandlePDU a nexus calls SendControl at most: whatever else a PDU gives rise to follows after Poll.
 type Datamover interface {
 	// SendCommand queues a SCSI Command PDU (Send_Control with Put_Data or Get_Data implied): buf becomes the task's
 	// tagged buffer for dir, and the first immediate bytes of an Out buffer go along as immediate data (bhs already
@@ -42,6 +43,7 @@ type Datamover interface {
 	// took; it never blocks. An error means that the connection is lost.
 	Poll(n Notifier) (int, error)
 	// Fd becomes readable after Arm when there is something to Poll. After Arm, Poll once more before sleeping.
+	// It is negative where there is nothing to wait on, as in tests: then Poll is called every millisecond.
 	Fd() int
 	Arm() error
 	// MaxCommands is how many commands may be unanswered: the receive buffers less those kept for other PDUs.

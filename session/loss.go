@@ -1,0 +1,185 @@
+package session
+
+import (
+	"fmt"
+	"time"
+
+	"iserblk/session/pdu"
+)
+
+// leaving is the state of a logout.
+type leaving struct {
+	sent     bool
+	deadline time.Time
+	why      error // why the nexus ends when the logout was answered
+	done     func(error)
+}
+
+// ConnectionLost ends the nexus because of something that its datamover does not see: a CM event, a port that went
+// down, a decision of its owner. Calling it again changes nothing.
+func (n *Nexus) ConnectionLost(cause error) {
+	if n.inPoll {
+		if n.pending == nil {
+			n.pending = cause
+		}
+		return
+	}
+	n.lose(cause)
+}
+
+// lose cuts the connection. Commands are not given back before no buffer of theirs can be touched any more.
+func (n *Nexus) lose(cause error) {
+	if n.state >= stateLost {
+		return
+	}
+	n.state, n.pending = stateLost, nil
+	n.cause = &Error{Op: "session with", Target: n.params.TargetName, Err: cause}
+	n.dm.Abort()
+	n.endControls()
+	if n.OnLost != nil && cause != ErrLoggedOut {
+		n.OnLost(n.cause)
+	}
+}
+
+// endControls tells whoever waits for an answer that none will come.
+func (n *Nexus) endControls() {
+	for i := range n.controls {
+		k := n.controls[i]
+		n.controls[i].release()
+		if k.done != nil {
+			k.done(ErrNexusLost)
+		}
+		if k.text != nil {
+			k.text(nil, ErrNexusLost)
+		}
+	}
+	if done := n.leaving.done; done != nil {
+		n.leaving.done = nil
+		done(n.cause)
+	}
+}
+
+// Drained reports that the nexus is lost and nothing can touch a buffer of its commands any more. They are given back
+// by the next Poll, or by Closed. When it stays false for DrainTimeout, take the nexus off its lane and call Close.
+func (n *Nexus) Drained() bool {
+	return n.state == stateDead || n.state == stateLost && n.dm.Drained()
+}
+
+// reap gives everything back once the connection is drained.
+func (n *Nexus) reap() {
+	if n.dm.Drained() {
+		n.end()
+	}
+}
+
+// Close frees the connection. It may block for a bounded time; call it when nothing drives the nexus any more, from
+// any goroutine, and Closed after it on the driver's.
+func (n *Nexus) Close() error { return n.dm.Close() }
+
+// Closed gives back what the nexus still holds. The connection must have been closed before.
+func (n *Nexus) Closed() {
+	if n.state < stateLost {
+		n.state, n.cause = stateLost, ErrClosed
+		n.endControls()
+	}
+	n.end()
+}
+
+// end completes every command with ErrNexusLost: those that were sent in the order of CmdSN, then those that waited.
+func (n *Nexus) end() {
+	if n.state == stateDead {
+		return
+	}
+	n.state = stateDead
+	for _, l := range [...]*commandList{&n.sent, &n.waiting} {
+		for c := l.head; c != nil; c = l.head {
+			l.remove(c)
+			c.Err, c.Status, c.Short = ErrNexusLost, 0, uint32(len(c.Buf.Mem))
+			c.Done.CommandDone(c)
+		}
+	}
+}
+
+// Abandon cuts the connection, closes it and gives everything back, without OnLost. It may block for a bounded time.
+// It is for a nexus that its lane has not got yet.
+func (n *Nexus) Abandon() {
+	n.OnLost = nil
+	n.ConnectionLost(ErrClosed)
+	_ = n.Close() // there is nobody left to tell, and nothing to do about it
+	n.Closed()
+}
+
+// Logout ends the session in good order (RFC 7143 11.14): commands with the target may end first, those that wait
+// for their turn are not sent any more. Then done is called on the driver's goroutine, with nil when the target has
+// agreed, and the nexus is lost by ErrLoggedOut. It is bounded by Params.AbortTimeout.
+func (n *Nexus) Logout(done func(error)) {
+	if n.state >= stateLost {
+		done(ErrNexusLost)
+		return
+	}
+	n.leave(ErrLoggedOut, done)
+	if !n.inPoll {
+		n.sendLogout()
+	}
+}
+
+func (n *Nexus) leave(why error, done func(error)) {
+	if n.state == stateLeaving {
+		if done != nil {
+			n.leaving.why, n.leaving.done = why, done
+		}
+		return
+	}
+	n.state = stateLeaving
+	n.leaving = leaving{why: why, done: done, deadline: time.Now().Add(n.params.AbortTimeout)}
+}
+
+// sendLogout sends the request as soon as no command is with the target.
+func (n *Nexus) sendLogout() {
+	if n.state != stateLeaving || n.leaving.sent || n.sent.n > 0 {
+		return
+	}
+	k, itt := n.claim(controlLogout)
+	if k == nil {
+		return
+	}
+	k.deadline = time.Now().Add(n.params.AbortTimeout)
+	pdu.LogoutRequestFields{
+		Immediate: true, Reason: pdu.LogoutCloseSession, ITT: itt, CmdSN: n.cmdSN, ExpStatSN: n.expStatSN,
+	}.Encode(n.bhs[:])
+	if n.sendControl(nil) != nil {
+		k.release()
+		return
+	}
+	n.leaving.sent = true
+}
+
+func (n *Nexus) handleLogout(r pdu.LogoutResponse, data []byte) error {
+	if err := r.Validate(len(data)); err != nil {
+		return protocolError(err)
+	}
+	k, err := n.answered(controlLogout, r.ITT())
+	if err != nil {
+		return err
+	}
+	k.release()
+	if err := n.sequence(pdu.BHS(r)); err != nil {
+		return err
+	}
+	n.loggedOut(r.Response())
+	return n.leaving.why
+}
+
+// loggedOut tells who asked. Whatever the outcome, the session is over: there is no way back from a logout.
+func (n *Nexus) loggedOut(o pdu.LogoutOutcome) {
+	done := n.leaving.done
+	n.leaving.done = nil
+	if done == nil {
+		return
+	}
+	if o == pdu.LogoutClosed {
+		done(nil)
+		return
+	}
+	done(fmt.Errorf("logout: %v", o))
+}
