@@ -174,8 +174,9 @@ func (i *Initiator) Done() bool { return i.next == stepDone }
 // Algorithm returns the algorithm the target chose, 0 before it did.
 func (i *Initiator) Algorithm() Algorithm { return i.algorithm }
 
-// Format writes a fixed text whatever the verb, as i holds secrets.
-func (i *Initiator) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "chap.Initiator") }
+// Format writes a fixed text whatever the verb, as an Initiator
+// holds secrets.
+func (Initiator) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "chap.Initiator") }
 
 func (i *Initiator) offer(dst []byte, in pdu.Text) ([]byte, error) {
 	method, err := get(in, KeyAuthMethod)

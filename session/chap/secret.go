@@ -14,22 +14,23 @@ const MinSecretLen = 12
 
 const redacted = "[secret]"
 
-// Secret is a CHAP secret. It prints as "[secret]" in every format. The bytes
-// sit behind a pointer, so that even a struct printed with its unexported
-// fields shows no more than an address. The zero value is no secret.
-type Secret struct{ b *[]byte }
+// Secret is a CHAP secret. It prints as "[secret]" in every format. fmt asks
+// no method of an unexported field and follows pointers for a verb it cannot
+// use, so the bytes sit in a closure, which never prints as more than an
+// address. The zero value is no secret.
+type Secret struct{ open func() []byte }
 
 // NewSecret returns the secret made of a copy of b.
 func NewSecret(b []byte) Secret {
 	c := bytes.Clone(b)
-	return Secret{b: &c}
+	return Secret{open: func() []byte { return c }}
 }
 
 func (s Secret) reveal() []byte {
-	if s.b == nil {
+	if s.open == nil {
 		return nil
 	}
-	return *s.b
+	return s.open()
 }
 
 // Empty reports that there is no secret or none of its bytes.
