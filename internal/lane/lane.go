@@ -1,0 +1,185 @@
+// Package lane is one locked OS thread with one event loop on one io_uring. Everything that happens to a request
+// happens on its lane, so what runs there needs no locks.
+//
+// A turn reaps completions, runs messages and timers, polls every Source, rings every Source's doorbell, and enters
+// the ring once: to submit, and to sleep when there is nothing left to do. An idle lane costs no CPU. A panic on a lane ends the
+// process, as it must: a block server that lost its lane would only hang its clients.
+package lane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"iserblk/internal/uring"
+)
+
+// ErrStopped is what Do answers when the lane is no more.
+var ErrStopped = errors.New("lane stopped")
+
+// Options says how a lane runs. The zero value is good.
+type Options struct {
+	// CPU pins the thread when Pin is set.
+	CPU int
+	Pin bool
+	// Spin is the longest time to look for completions of a busy Source before sleeping; it adapts below that. 0
+	// means DefaultSpin, negative never.
+	Spin time.Duration
+	// Entries and CQEntries size the ring; 0 means 1024 and 8192, enough for 8000 requests in flight.
+	Entries, CQEntries uint32
+	// SQE128 makes the ring fit for ublk's control commands.
+	SQE128 bool
+}
+
+// DefaultSpin is how long a lane spins unless told otherwise: not at all on machines with so few CPUs that it would
+// take time from what it waits for.
+func DefaultSpin() time.Duration {
+	if runtime.NumCPU() <= 2 {
+		return 0
+	}
+	return 50 * time.Microsecond
+}
+
+// Lane is one event loop. Its methods are for the lane's own thread unless they say otherwise.
+type Lane struct {
+	opt     Options
+	ring    *uring.Ring
+	eventFD int
+
+	handlers []CQEHandler // by the upper half of the user data
+	free     []uint32     // handlers to use again
+
+	watches []*watch // one a Source; nil where one was just removed
+	holes   bool
+
+	timers timerHeap
+	spin   spinner
+
+	mail     mailbox
+	stopping bool
+	exited   chan struct{}
+	started  atomic.Bool
+	stop     sync.Once
+}
+
+// New makes a lane that does nothing before Start. Its error names what keeps io_uring from being used.
+func New(opt Options) (*Lane, error) {
+	if opt.Entries == 0 {
+		opt.Entries = 1024
+	}
+	if opt.CQEntries == 0 {
+		opt.CQEntries = 8 * opt.Entries
+	}
+	if opt.Spin == 0 {
+		opt.Spin = DefaultSpin()
+	}
+	ring, err := uring.New(uring.Options{Entries: opt.Entries, CQEntries: opt.CQEntries, SQE128: opt.SQE128})
+	if err != nil {
+		return nil, fmt.Errorf("make lane: %w", err)
+	}
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		ring.Close()
+		return nil, fmt.Errorf("make lane: eventfd: %w", err)
+	}
+	l := &Lane{opt: opt, ring: ring, eventFD: fd, exited: make(chan struct{})}
+	l.mail.fd = fd
+	l.spin.limit = max(opt.Spin, 0)
+	l.spin.now = l.spin.limit
+	return l, nil
+}
+
+// Start begins the loop on a thread of its own. Any goroutine may call it, once.
+func (l *Lane) Start() {
+	l.started.Store(true)
+	go l.run()
+}
+
+// Stop ends the loop after the messages posted so far and waits for it. Whatever uses the lane (ublk devices, Sources)
+// must be gone by then. Any goroutine but the lane's own may call it, and again.
+func (l *Lane) Stop() {
+	l.stop.Do(func() {
+		if !l.started.Load() {
+			l.close()
+			return
+		}
+		l.Post(func() { l.stopping = true })
+	})
+	<-l.exited
+}
+
+// Post has f run on the lane soon, after what was posted before it. It never blocks and may be called from anywhere, also from the
+// lane. After Stop it does nothing.
+func (l *Lane) Post(f func()) { l.mail.post(f) }
+
+// Do posts f and waits until it ran. When ctx ends first, f may still run later. It must not be called on the lane.
+func (l *Lane) Do(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	l.Post(func() {
+		defer close(done)
+		f()
+	})
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.exited:
+		return ErrStopped
+	}
+}
+
+// Ring is the lane's ring, for reading its state. SQEs come from SQE.
+func (l *Lane) Ring() *uring.Ring { return l.ring }
+
+// SQE is an empty SQE that goes out at the end of the turn. When the queue is full it submits at once to make room,
+// and keeps trying while the kernel has no memory for requests: nothing else could make progress either.
+func (l *Lane) SQE() *uring.SQE {
+	for {
+		if s := l.ring.NextSQE(); s != nil {
+			return s
+		}
+		must(l.ring.Submit())
+	}
+}
+
+// run is the lane's thread. It is never unlocked, so it ends with the goroutine and nobody inherits its state.
+func (l *Lane) run() {
+	runtime.LockOSThread()
+	if l.opt.Pin {
+		l.pin()
+	}
+	must(l.ring.Enable())
+	l.watchMail()
+	for !l.stopping {
+		l.turn()
+	}
+	l.close()
+}
+
+// pin is a wish: a CPU that went away or is not ours must not keep the lane from running.
+func (l *Lane) pin() {
+	var set unix.CPUSet
+	set.Set(l.opt.CPU)
+	_ = unix.SchedSetaffinity(0, &set)
+}
+
+func (l *Lane) close() {
+	l.mail.close()
+	l.ring.Close()
+	unix.Close(l.eventFD)
+	close(l.exited)
+}
+
+// must stops the process: there is nothing a lane could do about a broken ring.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}

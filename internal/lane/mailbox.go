@@ -1,0 +1,83 @@
+package lane
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// mailbox holds messages for the lane. The lane looks at full every turn for free; a poster rings the eventfd only
+// when the lane sleeps or is about to.
+type mailbox struct {
+	full     atomic.Bool
+	sleeping atomic.Bool
+
+	mu     sync.Mutex
+	queue  []func()
+	closed bool
+	fd     int
+
+	spare []func() // the lane's: the queue's other buffer
+}
+
+func (m *mailbox) post(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
+	m.queue = append(m.queue, f)
+	m.full.Store(true)
+	if m.sleeping.Load() {
+		m.ring()
+	}
+}
+
+// ring wakes the lane. It runs under mu so that the eventfd cannot be closed meanwhile.
+func (m *mailbox) ring() {
+	one := [8]byte{0: 1, 7: 1} // any number but zero, in either byte order
+	for {
+		if _, err := unix.Write(m.fd, one[:]); err != unix.EINTR {
+			return // EAGAIN: the counter is full, so it is readable anyway
+		}
+	}
+}
+
+// take empties the mailbox. The slice is valid until the next take.
+func (m *mailbox) take() []func() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.full.Store(false)
+	got := m.queue
+	m.queue, m.spare = m.spare[:0], got
+	return got
+}
+
+// sleep says that the lane is about to wait; false when there is mail.
+func (m *mailbox) sleep() bool {
+	m.sleeping.Store(true)
+	if !m.full.Load() {
+		return true
+	}
+	m.sleeping.Store(false)
+	return false
+}
+
+func (m *mailbox) wake() { m.sleeping.Store(false) }
+
+// close drops what is still there and everything that comes.
+func (m *mailbox) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed, m.queue = true, nil
+}
+
+// handleMailCQE empties the eventfd and, if the kernel ended the watch, makes a new one.
+func (l *Lane) handleMailCQE(flags uint32) {
+	var count [8]byte
+	_, _ = unix.Read(l.eventFD, count[:])
+	if flags&cqeMore == 0 {
+		l.watchMail()
+	}
+}

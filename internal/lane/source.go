@@ -1,0 +1,129 @@
+package lane
+
+import (
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Source is something the lane serves every turn: a nexus over its datamover. All calls come from the lane.
+type Source interface {
+	// Poll handles what has completed and says how much that was. It never blocks.
+	Poll() int
+	// Flush rings one doorbell for what was queued this turn.
+	Flush()
+	// Arm asks for a wake-up on Fd. It is true when work came meanwhile: the lane polls once more before it sleeps.
+	// It is called before every sleep, so it should cost nothing while it is armed already.
+	Arm() (ready bool)
+	// Fd becomes readable when an armed Source has work. It must not change and stay open until Remove returned;
+	// negative means none.
+	Fd() int
+	// Busy: remote I/O is outstanding, so spinning for a bounded time may pay.
+	Busy() bool
+}
+
+// retryWatch is the pause before a watch that the kernel refused (no memory) is tried again.
+const retryWatch = 10 * time.Millisecond
+
+// watch is the multishot poll on a Source's Fd. All its CQE has to do is end the sleep.
+type watch struct {
+	lane   *Lane
+	source Source
+	base   uint64
+	fd     int
+	live   bool // a poll is in the kernel
+	gone   bool // the Source was removed
+}
+
+// Add has the lane serve s from this turn on.
+func (l *Lane) Add(s Source) {
+	w := &watch{lane: l, source: s, fd: s.Fd()}
+	l.watches = append(l.watches, w)
+	if w.fd >= 0 {
+		w.base = l.Register(w)
+		w.arm()
+	}
+}
+
+// Remove ends that. The kernel lets go of the Source's Fd before it returns. Unknown Sources are ignored.
+func (l *Lane) Remove(s Source) {
+	i := slices.IndexFunc(l.watches, func(w *watch) bool { return w != nil && w.source == s })
+	if i < 0 {
+		return
+	}
+	w := l.watches[i]
+	l.watches[i], l.holes = nil, true
+	w.gone = true
+	if w.live {
+		l.SQE().PrepPollRemove(w.base, nobodyData)
+		must(l.ring.Submit())
+	} else if w.fd >= 0 {
+		l.Unregister(w.base)
+	}
+}
+
+func (w *watch) arm() {
+	if !w.gone {
+		w.live = true
+		w.lane.SQE().PrepPollAddMultishot(w.fd, unix.POLLIN, w.base)
+	}
+}
+
+// HandleCQE keeps the watch alive.
+func (w *watch) HandleCQE(_ uint32, res int32, flags uint32) {
+	if flags&cqeMore != 0 {
+		return
+	}
+	w.live = false
+	switch {
+	case w.gone:
+		w.lane.Unregister(w.base)
+	case res < 0:
+		w.lane.AfterFunc(retryWatch, w.arm)
+	default:
+		w.arm()
+	}
+}
+
+// pollAll lets every Source handle its completions and then ring its doorbell. Sources may be added and removed
+// meanwhile.
+func (l *Lane) pollAll() int {
+	n := 0
+	for i := 0; i < len(l.watches); i++ {
+		if w := l.watches[i]; w != nil {
+			n += w.source.Poll()
+		}
+	}
+	for i := 0; i < len(l.watches); i++ {
+		if w := l.watches[i]; w != nil {
+			w.source.Flush()
+		}
+	}
+	if l.holes {
+		l.watches = slices.DeleteFunc(l.watches, func(w *watch) bool { return w == nil })
+		l.holes = false
+	}
+	return n
+}
+
+// armAll prepares for sleep; false when a Source got work meanwhile.
+func (l *Lane) armAll() bool {
+	idle := true
+	for _, w := range l.watches {
+		if w != nil && w.source.Arm() {
+			idle = false
+		}
+	}
+	return idle
+}
+
+// busy says whether spinning may pay.
+func (l *Lane) busy() bool {
+	for _, w := range l.watches {
+		if w != nil && w.source.Busy() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,80 @@
+package lane
+
+import (
+	"container/heap"
+	"time"
+
+	"iserblk/internal/uring"
+)
+
+// Timer is a call that AfterFunc has scheduled.
+type Timer struct {
+	lane  *Lane
+	when  time.Time
+	f     func()
+	index int // in the heap, negative when not there
+}
+
+// AfterFunc has f run on the lane after d. It is for control, not for every I/O.
+func (l *Lane) AfterFunc(d time.Duration, f func()) *Timer {
+	t := &Timer{lane: l, when: time.Now().Add(d), f: f}
+	heap.Push(&l.timers, t)
+	return t
+}
+
+// Stop keeps the timer from firing; false when it fired or was stopped before.
+func (t *Timer) Stop() bool {
+	if t.index < 0 {
+		return false
+	}
+	heap.Remove(&t.lane.timers, t.index)
+	return true
+}
+
+// fire runs the timers that are due and were set before this turn's timers ran.
+func (l *Lane) fire() int {
+	if len(l.timers) == 0 {
+		return 0
+	}
+	n := 0
+	for now := time.Now(); len(l.timers) > 0 && !l.timers[0].when.After(now); n++ {
+		heap.Pop(&l.timers).(*Timer).f()
+	}
+	return n
+}
+
+// untilTimer is how long the lane may sleep.
+func (l *Lane) untilTimer() time.Duration {
+	if len(l.timers) == 0 {
+		return uring.Forever
+	}
+	return time.Until(l.timers[0].when)
+}
+
+// timerHeap is a container/heap by time.
+type timerHeap []*Timer
+
+func (h timerHeap) Len() int           { return len(h) }
+func (h timerHeap) Less(i, j int) bool { return h[i].when.Before(h[j].when) }
+
+func (h timerHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+// Push is called by container/heap.
+func (h *timerHeap) Push(x any) {
+	t := x.(*Timer)
+	t.index = len(*h)
+	*h = append(*h, t)
+}
+
+// Pop is called by container/heap.
+func (h *timerHeap) Pop() any {
+	old := *h
+	t := old[len(old)-1]
+	t.index = -1
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return t
+}

@@ -1,0 +1,40 @@
+package ublk
+
+import (
+	"errors"
+	"fmt"
+)
+
+var (
+	// ErrUnsupported: this machine has no ublk that can be used; the error around it says what is missing.
+	ErrUnsupported = errors.New("ublk is not available")
+	// ErrBusy: somebody has the device mounted or open.
+	ErrBusy = errors.New("mounted or open")
+	// ErrStopped: the kernel took the device down.
+	ErrStopped = errors.New("device stopped")
+)
+
+// Error is the error of every operation of this package. Err is a syscall.Errno, a context's error, one of the sentinels
+// or a plain explanation.
+type Error struct {
+	Op   string // "start device"
+	Dev  string // "/dev/ublkb0", "" where there is none yet
+	Hint string // what to do next, "" when there is nothing better than the cause
+	Err  error
+}
+
+// Error says what failed, on which device, why and what to do next.
+func (e *Error) Error() string {
+	s := "ublk: " + e.Op
+	if e.Dev != "" {
+		s += " " + e.Dev
+	}
+	s = fmt.Sprintf("%s: %v", s, e.Err)
+	if e.Hint != "" {
+		s += "; " + e.Hint
+	}
+	return s
+}
+
+// Unwrap gives the cause to errors.Is and errors.As.
+func (e *Error) Unwrap() error { return e.Err }
