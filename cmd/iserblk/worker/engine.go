@@ -1,0 +1,181 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"iserblk/internal/lane"
+	"iserblk/session/multipath"
+	"iserblk/ublk"
+	"iserblk/verbs"
+)
+
+const (
+	// arenaCapacity is address space, not memory: only what devices carve is ever populated.
+	arenaCapacity = 32 << 30
+	// maxTransfer is the largest request in bytes. tgt closes the connection above it and says so nowhere.
+	maxTransfer   = 512 << 10
+	defaultDepth  = 64
+	maxQueues     = 64
+	defaultNoPath = 60 * time.Second
+)
+
+// engine serves one target with a lane, and so a session, for each queue.
+type engine struct {
+	spec     Spec
+	log      *slog.Logger
+	provider verbs.Provider
+	arena    *verbs.Arena
+	control  *ublk.Control
+	target   *dialer
+	lanes    []*serving
+	started  time.Time
+
+	mu      sync.Mutex // held over attach and detach
+	devices map[uint64]*device
+	view    sync.RWMutex // guards devices' map for Status
+}
+
+// serving is one lane with its path to the target.
+type serving struct {
+	lane *lane.Lane
+	path *multipath.Path
+	link *linkState
+}
+
+// NewEngine logs in to spec's target by the first portal that answers, once a queue.
+func NewEngine(ctx context.Context, spec Spec, log *slog.Logger) (Engine, error) {
+	if err := checkFrontend(spec.Frontend); err != nil {
+		return nil, err
+	}
+	e := &engine{spec: withDefaults(spec), log: log, devices: map[uint64]*device{}, started: time.Now()}
+	if err := e.open(ctx); err != nil {
+		e.teardown()
+		return nil, err
+	}
+	return e, nil
+}
+
+func withDefaults(s Spec) Spec {
+	if s.Queues <= 0 {
+		// A lane serves all that one path carries; more of them pay where there are processors to spare.
+		s.Queues = max(1, min(4, runtime.NumCPU()/2))
+	}
+	s.Queues = min(s.Queues, maxQueues, runtime.NumCPU())
+	if s.Depth <= 0 {
+		s.Depth = defaultDepth
+	}
+	if s.Timeouts.NoPath == 0 {
+		s.Timeouts.NoPath = defaultNoPath
+	}
+	return s
+}
+
+func checkFrontend(name string) error {
+	switch name {
+	case "", "auto", "ublk":
+		return nil
+	}
+	return fmt.Errorf("front end %q: %w; use --frontend ublk", name, ErrUnsupported)
+}
+
+func (e *engine) open(ctx context.Context) (err error) {
+	if e.arena, err = verbs.NewArena(arenaCapacity); err != nil {
+		return err
+	}
+	if e.provider, err = newProvider(e.spec.Provider); err != nil {
+		return err
+	}
+	if e.control, err = ublk.Open(ctx, ublk.Options{}); err != nil {
+		return err
+	}
+	e.target = newDialer(e.spec, e.provider, e.arena, e.log)
+	for i := range e.spec.Queues {
+		if err := e.addLane(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addLane starts lane i and logs its session in.
+func (e *engine) addLane(ctx context.Context, i int) error {
+	l, err := lane.New(lane.Options{})
+	if err != nil {
+		return err
+	}
+	l.Start()
+	s := &serving{lane: l}
+	e.lanes = append(e.lanes, s)
+	if s.link, err = e.target.lane(i); err != nil {
+		return err
+	}
+	link, err := s.link.dial(ctx)
+	if err != nil {
+		return err
+	}
+	p := multipath.NewPath(multipath.Config{
+		Lane: l, Dial: s.link.dial, NoPathTimeout: e.spec.Timeouts.NoPath, Log: e.log.With("queue", i),
+	})
+	if err := p.Start(ctx, link); err != nil {
+		link.Nexus.Abandon()
+		return err
+	}
+	s.path = p
+	return nil
+}
+
+// Empty is safe beside everything else.
+func (e *engine) Empty() bool {
+	e.view.RLock()
+	defer e.view.RUnlock()
+	return len(e.devices) == 0
+}
+
+// Close detaches every device, logs out and frees everything. The server has looked for mounts before it closes without
+// force, so a device that is in use all the same ends it half way.
+func (e *engine) Close(ctx context.Context, force bool) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, d := range e.sorted() {
+		if err := e.remove(ctx, d, force); err != nil {
+			return err
+		}
+	}
+	e.teardown()
+	return nil
+}
+
+// teardown ends what open has started, in the opposite order.
+func (e *engine) teardown() {
+	for _, s := range e.lanes {
+		if s.path != nil {
+			s.path.Stop()
+		}
+		s.lane.Stop()
+	}
+	e.lanes = nil
+	if e.control != nil {
+		_ = e.control.Close() // its devices are gone: there is nothing left to lose
+	}
+	if e.arena != nil {
+		_ = e.arena.Close()
+	}
+}
+
+// sorted lists the devices by LUN.
+func (e *engine) sorted() []*device {
+	e.view.RLock()
+	defer e.view.RUnlock()
+	all := make([]*device, 0, len(e.devices))
+	for _, d := range e.devices {
+		all = append(all, d)
+	}
+	slices.SortFunc(all, func(a, b *device) int { return int(int64(a.lun) - int64(b.lun)) })
+	return all
+}

@@ -1,0 +1,45 @@
+package multipath
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"iserblk/session"
+)
+
+// fence proves that nothing of the dead nexus can still execute on u. The login with the dead nexus's ISID came first.
+//
+// LIO answers that login only when the old session's commands have ended, so the login was the fence. SCST answers
+// early but holds every command but TEST UNIT READY until then: the INQUIRY and READ CAPACITY of the probe were the
+// fence. Any other target (tgt closes the old connection and lets its backend finish later) gets a LOGICAL UNIT RESET,
+// whose response waits for the unit's tasks (RFC 7143 4.2.3.2).
+func fence(ctx context.Context, n *session.Nexus, u *Unit, lu session.LogicalUnit) error {
+	if reinstatementFences(lu) {
+		return nil
+	}
+	if err := session.ResetLogicalUnit(ctx, n, u.lun); err != nil {
+		return fmt.Errorf("fence LUN %v: %w", u.lun, err)
+	}
+	return nil
+}
+
+// reinstatementFences: the target is known to hold the new nexus back until the old one's tasks have ended.
+func reinstatementFences(lu session.LogicalUnit) bool {
+	v := strings.TrimSpace(lu.Vendor)
+	return v == "LIO-ORG" || v == "SCST_FIO" || v == "SCST_BIO"
+}
+
+// judge quarantines a unit that is no longer what was attached, and frees one that is again.
+func (u *Unit) judge(lu session.LogicalUnit, log *slog.Logger) {
+	if err := u.sameUnit(lu); err != nil {
+		if u.state.CompareAndSwap(uint32(UnitServing), uint32(UnitQuarantined)) {
+			log.Error("unit quarantined: nothing is sent to it", "err", err)
+		}
+		return
+	}
+	if u.state.CompareAndSwap(uint32(UnitQuarantined), uint32(UnitServing)) {
+		log.Info("unit is itself again", "lun", u.lun.String())
+	}
+}

@@ -1,0 +1,261 @@
+package multipath
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"iserblk/internal/lane"
+	"iserblk/session"
+)
+
+const (
+	reconnectMin = 50 * time.Millisecond
+	reconnectMax = 3 * time.Second
+	// attemptTimeout bounds one attempt to connect, log in, check and fence. LIO answers a reinstating login only
+	// when its backend has finished what the old nexus started.
+	attemptTimeout = 30 * time.Second
+	logoutTimeout  = 3 * time.Second
+)
+
+// install hands link's nexus to the lane, which resumes what is parked.
+func (p *Path) install(ctx context.Context, link *Link) error {
+	n := link.Nexus
+	n.OnLost = p.lost
+	err := p.cfg.Lane.Do(ctx, func() {
+		p.nexus, p.failing = n, false
+		stop(p.expiry)
+		if p.quarantined() {
+			p.expireLater() // what waits for a quarantined unit must not wait for ever
+		}
+		p.cfg.Lane.Add(n)
+		p.runTick()
+		for _, q := range p.queues {
+			q.resume()
+		}
+	})
+	if err == nil {
+		p.setStatus(StateUp, link.Portal, nil)
+	}
+	return err
+}
+
+// lost is called on the lane, once, when the nexus has failed: from now on requests park.
+func (p *Path) lost(cause error) {
+	p.losses.Add(1)
+	n := p.nexus
+	p.nexus, p.failing = nil, false
+	stop(p.ticker)
+	stop(p.expiry)
+	p.setStatus(StateReconnecting, "", cause)
+	p.expireLater()
+	p.down <- n // room for one; there is one nexus at a time
+}
+
+func (p *Path) expireLater() {
+	if t := p.cfg.NoPathTimeout; t >= 0 {
+		p.expiry = p.cfg.Lane.AfterFunc(t, p.expire)
+	}
+}
+
+// quarantined: some unit's requests wait although the path is up.
+func (p *Path) quarantined() bool {
+	return slices.ContainsFunc(p.queues, func(q *Queue) bool { return q.unit.State() == UnitQuarantined })
+}
+
+// stop ends a timer that may never have been started.
+func stop(t *lane.Timer) {
+	if t != nil {
+		t.Stop()
+	}
+}
+
+// expire gives the waiting requests up.
+func (p *Path) expire() {
+	p.failing = true
+	for _, q := range p.queues {
+		q.failParked()
+	}
+}
+
+func (p *Path) runTick() {
+	if p.nexus == nil {
+		return
+	}
+	next := p.nexus.Tick(time.Now())
+	if p.nexus != nil { // Tick may have found it lost
+		p.ticker = p.cfg.Lane.AfterFunc(next, p.tick)
+	}
+}
+
+// keep is the goroutine behind a path: it waits for the loss of the nexus and brings the next one.
+func (p *Path) keep(link *Link) {
+	defer close(p.done)
+	for link != nil {
+		link = p.next(link)
+	}
+}
+
+// next serves link until it is lost and returns its successor, nil when the path is stopped.
+func (p *Path) next(link *Link) *Link {
+	lostEvents := link.Lost
+	for {
+		select {
+		case <-p.quit:
+			p.retire(link)
+			return nil
+		case n := <-p.notices:
+			p.cfg.Log.Warn("sense from unit", "lun", n.LUN.String(), "sense", n.Sense.String())
+		case err, ok := <-lostEvents:
+			if !ok {
+				lostEvents = nil
+				continue
+			}
+			n := link.Nexus
+			p.cfg.Lane.Post(func() { n.ConnectionLost(err) })
+		case n := <-p.down:
+			p.cfg.Log.Warn("path lost", "portal", link.Portal, "cause", n.Cause())
+			p.bury(n)
+			return p.reconnect()
+		}
+	}
+}
+
+// bury waits until the dead nexus has given everything back, or forces it to, and takes it off the lane.
+func (p *Path) bury(n *session.Nexus) {
+	deadline := time.Now().Add(session.DrainTimeout)
+	for !p.drained(n) && time.Now().Before(deadline) {
+		time.Sleep(2 * time.Millisecond)
+	}
+	// Destroying the connection ends every access to our memory, drained or not.
+	_ = p.cfg.Lane.Do(context.Background(), func() { p.cfg.Lane.Remove(n) })
+	if err := n.Close(); err != nil {
+		p.cfg.Log.Error("close connection", "err", err)
+	}
+	// Whatever was not drained completes now.
+	_ = p.cfg.Lane.Do(context.Background(), n.Closed)
+}
+
+func (p *Path) drained(n *session.Nexus) (yes bool) {
+	_ = p.cfg.Lane.Do(context.Background(), func() { yes = n.Drained() })
+	return yes
+}
+
+// reconnect tries until there is a checked and fenced nexus in charge, nil when the path is stopped.
+func (p *Path) reconnect() *Link {
+	pause := reconnectMin
+	for {
+		link, err := p.attempt()
+		if err == nil {
+			p.cfg.Log.Info("path is back", "portal", link.Portal)
+			return link
+		}
+		select {
+		case <-p.quit:
+			p.setStatus(StateClosed, "", nil)
+			return nil
+		default:
+		}
+		p.setStatus(StateReconnecting, "", err)
+		p.cfg.Log.Warn("reconnect", "err", err, "next", pause)
+		select {
+		case <-p.quit:
+			p.setStatus(StateClosed, "", nil)
+			return nil
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+		pause = min(2*pause, reconnectMax)
+	}
+}
+
+// attempt makes one nexus ready to take over: logged in, every unit known again, the old nexus fenced.
+func (p *Path) attempt() (*Link, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+	defer cancel()
+	go func() {
+		select {
+		case <-p.quit:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	link, err := p.cfg.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.readmit(ctx, link); err != nil {
+		link.Nexus.Abandon()
+		return nil, err
+	}
+	if err := p.install(ctx, link); err != nil {
+		link.Nexus.Abandon()
+		return nil, err
+	}
+	return link, nil
+}
+
+// readmit checks every unit and fences the dead nexus, before anything of ours is sent again.
+func (p *Path) readmit(ctx context.Context, link *Link) error {
+	p.mu.Lock()
+	units := append([]*Unit(nil), p.units...)
+	p.mu.Unlock()
+	for _, u := range units {
+		if u.State() == UnitFailing {
+			continue
+		}
+		lu, err := session.Probe(ctx, link.Nexus, u.lun, link.Scratch)
+		if err != nil {
+			return fmt.Errorf("check LUN %v: %w", u.lun, err)
+		}
+		u.judge(lu, p.cfg.Log)
+		if err := fence(ctx, link.Nexus, u, lu); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Stop logs the nexus out and ends the path. Every request must have ended.
+func (p *Path) Stop() {
+	p.once.Do(func() { close(p.quit) })
+	<-p.done
+}
+
+// retire ends a nexus that is in charge: a clean logout, bounded.
+func (p *Path) retire(link *Link) {
+	n := link.Nexus
+	ctx, cancel := context.WithTimeout(context.Background(), logoutTimeout)
+	defer cancel()
+	answered := make(chan struct{}, 1)
+	_ = p.cfg.Lane.Do(ctx, func() {
+		if p.nexus == n {
+			n.Logout(func(error) { answered <- struct{}{} })
+		} else {
+			answered <- struct{}{}
+		}
+	})
+	select {
+	case <-answered:
+	case <-ctx.Done():
+	}
+	_ = p.cfg.Lane.Do(context.Background(), func() {
+		p.nexus = nil
+		stop(p.ticker)
+		stop(p.expiry)
+		n.OnLost = nil
+		n.ConnectionLost(ErrStopped)
+	})
+	p.bury(n)
+	p.setStatus(StateClosed, "", nil)
+}
+
+// Cut ends the nexus in charge; the path connects again. Any goroutine may call it.
+func (p *Path) Cut(cause error) {
+	p.cfg.Lane.Post(func() {
+		if p.nexus != nil {
+			p.nexus.ConnectionLost(cause)
+		}
+	})
+}

@@ -1,0 +1,135 @@
+package multipath
+
+import (
+	"fmt"
+	"sync/atomic"
+	"syscall"
+
+	"iserblk/internal/block"
+	"iserblk/session"
+	"iserblk/session/scsi"
+)
+
+// Unit is one logical unit of a target: what it is, and its queue on every lane.
+type Unit struct {
+	lun      scsi.LUN
+	identity session.LogicalUnit
+	limits   block.Limits
+	queues   []*Queue
+	state    atomic.Uint32
+	deferred atomic.Bool // a completed write was lost and no flush has said so yet
+}
+
+// UnitState says whether a unit's requests are carried out.
+type UnitState uint32
+
+// The states of a unit.
+const (
+	UnitServing     UnitState = iota
+	UnitQuarantined           // what answers at its LUN is not what was attached: nothing is sent to it
+	UnitFailing               // it is being detached by force: every request ends with EIO
+)
+
+// String is the state's name as status shows it.
+func (s UnitState) String() string {
+	return [...]string{"serving", "quarantined", "failing"}[s]
+}
+
+// NewUnit describes the unit that was found at lu.LUN. maxTransfer and depth bound one queue's requests, in bytes
+// and in number.
+func NewUnit(lu session.LogicalUnit, maxTransfer uint32, depth uint16) *Unit {
+	return &Unit{lun: lu.LUN, identity: lu, limits: limitsOf(lu, maxTransfer, depth)}
+}
+
+// LUN is the unit's number at its target.
+func (u *Unit) LUN() scsi.LUN { return u.lun }
+
+// Identity is what the unit said about itself when it was attached.
+func (u *Unit) Identity() session.LogicalUnit { return u.identity }
+
+// Limits is what a front end may ask of the unit's queues.
+func (u *Unit) Limits() block.Limits { return u.limits }
+
+// State is safe to call from any goroutine.
+func (u *Unit) State() UnitState { return UnitState(u.state.Load()) }
+
+// Fail makes every request of the unit end with EIO, those that wait for a path at once. Requests that a target
+// holds end when it answers or its nexus is drained. It returns at once; there is no way back.
+func (u *Unit) Fail() {
+	u.state.Store(uint32(UnitFailing))
+	for _, q := range u.queues {
+		q.path.cfg.Lane.Post(q.failParked)
+	}
+}
+
+// maxZeroing bounds one Discard or WriteZeroes: a target may take long over it, and the limits of older kernels and
+// of VPD B0 are near 2^32 blocks.
+const maxZeroing = 1 << 30
+
+func limitsOf(lu session.LogicalUnit, maxTransfer uint32, depth uint16) block.Limits {
+	l := block.Limits{
+		Size:              lu.Blocks * uint64(lu.BlockSize),
+		BlockSize:         lu.BlockSize,
+		PhysicalBlockSize: max(lu.PhysicalBlockSize, lu.BlockSize),
+		OptimalIO:         lu.OptimalTransfer,
+		MaxTransfer:       maxTransfer,
+		Depth:             depth,
+		ReadOnly:          lu.ReadOnly,
+		WriteCache:        lu.WriteCache,
+		FUA:               lu.WriteCache && lu.FUA,
+		Rotational:        lu.Rotational,
+	}
+	if n := lu.MaxTransfer; n > 0 && n < l.MaxTransfer {
+		l.MaxTransfer = n / lu.BlockSize * lu.BlockSize
+	}
+	if lu.ReadOnly {
+		return l
+	}
+	if lu.Unmap || lu.WriteSameUnmap {
+		l.MaxDiscard = zeroingLimit(lu, lu.MaxUnmapBlocks)
+		l.DiscardGranularity = max(lu.UnmapGranularity*lu.BlockSize, lu.BlockSize)
+		l.DiscardAlignment = lu.UnmapAlignment * lu.BlockSize
+	}
+	if lu.WriteSame {
+		l.MaxWriteZeroes = zeroingLimit(lu, lu.MaxWriteSameBlocks)
+	}
+	return l
+}
+
+// zeroingLimit is the largest Discard or WriteZeroes in bytes, given the unit's own limit in blocks (0: none said).
+func zeroingLimit(lu session.LogicalUnit, blocks uint64) uint64 {
+	if blocks == 0 || blocks > maxZeroing/uint64(lu.BlockSize) {
+		return maxZeroing
+	}
+	return blocks * uint64(lu.BlockSize)
+}
+
+// sameUnit tells whether lu, found at u's LUN after a login, is what was attached: identity, serial, capacity and
+// block size (DESIGN safety rule 4). A unit that has grown is the same.
+func (u *Unit) sameUnit(lu session.LogicalUnit) error {
+	was := u.identity
+	switch {
+	case lu.WWN != was.WWN:
+		return fmt.Errorf("LUN %v is now %q, was %q", u.lun, lu.WWN, was.WWN)
+	case lu.Serial != was.Serial:
+		return fmt.Errorf("LUN %v has now serial %q, had %q", u.lun, lu.Serial, was.Serial)
+	case lu.BlockSize != was.BlockSize:
+		return fmt.Errorf("LUN %v has now blocks of %d bytes, had %d", u.lun, lu.BlockSize, was.BlockSize)
+	case lu.Blocks < was.Blocks:
+		return fmt.Errorf("LUN %v has now %d blocks, had %d", u.lun, lu.Blocks, was.Blocks)
+	case lu.ReadOnly && !was.ReadOnly:
+		return fmt.Errorf("LUN %v is now write protected", u.lun)
+	}
+	return nil
+}
+
+// takeDeferred reports once that a completed write was lost.
+func (u *Unit) takeDeferred() bool { return u.deferred.Load() && u.deferred.Swap(false) }
+
+// refusal is the error that new requests get in the unit's state, 0 when they are carried out.
+func (u *Unit) refusal() syscall.Errno {
+	if u.State() == UnitFailing {
+		return syscall.EIO
+	}
+	return 0
+}
