@@ -52,6 +52,7 @@ type conn struct {
 	sendsTaken int  // posted and not yet polled
 	recvsTaken int  // posted and not yet polled
 	armed      bool // the next completion makes fd readable
+	count      [8]byte
 	stalled    bool // nothing gets through either way
 	holding    bool // flushed work requests do not complete
 	gone       bool // the peer has disconnected: sends are not acknowledged
@@ -114,8 +115,7 @@ func (c *conn) Arm() error {
 	if c.state == closed {
 		return verbs.ErrClosed
 	}
-	var b [8]byte
-	if _, err := unix.Read(c.fd, b[:]); err != nil && err != unix.EAGAIN {
+	if _, err := unix.Read(c.fd, c.count[:]); err != nil && err != unix.EAGAIN {
 		return err
 	}
 	c.armed = true
@@ -128,8 +128,8 @@ func (c *conn) notify() {
 		return
 	}
 	c.armed = false
-	one := [8]byte{1}
-	_, _ = unix.Write(c.fd, one[:]) // a counter at its limit is readable anyway
+	c.count = [8]byte{1}
+	_, _ = unix.Write(c.fd, c.count[:]) // a counter at its limit is readable anyway
 }
 
 // raise reports an event; a full channel loses it, as no test lets sixteen pile up. c.mu is held.
