@@ -13,7 +13,7 @@ const (
 	// DataSegmentLength field, in bytes.
 	MaxDataSegmentLength = 1<<24 - 1
 	// MaxPad is how many bytes may follow the data segment to fill its last
-	// four-byte word (RFC 7143 11.7.5). On iSER they show up as message
+	// four-byte word (RFC 7143 11.1). On iSER they show up as message
 	// bytes that DataSegmentLength does not count.
 	MaxPad = 3
 )
@@ -64,11 +64,11 @@ func (p BHS) Immediate() bool { return p[offOpcode]&immediateBit != 0 }
 func (p BHS) Final() bool { return p[offFlags]&finalBit != 0 }
 
 // TotalAHSLength returns the length of the additional header segments in
-// four-byte words (RFC 7143 11.2.1.4).
+// four-byte words (RFC 7143 11.2.1.5).
 func (p BHS) TotalAHSLength() uint8 { return p[offAHSLen] }
 
 // DataSegmentLength returns the length of the data segment in bytes, without
-// padding (RFC 7143 11.2.1.5).
+// padding (RFC 7143 11.2.1.6).
 func (p BHS) DataSegmentLength() int {
 	return int(binary.BigEndian.Uint32(p[offAHSLen:]) & dataLenMask)
 }

@@ -10,7 +10,7 @@
 //
 // Validate is for headers that came from the wire. It finds what a peer must
 // never send and what would mislead the code above; reserved bits that change
-// nothing are ignored, as RFC 7143 11.1 asks of a receiver.
+// nothing are ignored, as RFC 7143 section 11 asks of a receiver.
 //
 // The package does no I/O and keeps no state.
 package pdu

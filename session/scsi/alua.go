@@ -5,8 +5,7 @@ import (
 	"fmt"
 )
 
-// AccessState is an asymmetric access state of a target port group (SPC-4
-// 5.16.2.4).
+// AccessState is an asymmetric access state of a target port group (SPC-4).
 type AccessState uint8
 
 // Asymmetric access states.
@@ -41,7 +40,7 @@ func (a AccessState) String() string {
 	return fmt.Sprintf("access state 0x%x", uint8(a))
 }
 
-// PortGroup is a target port group descriptor (SPC-4 6.37).
+// PortGroup is a target port group descriptor (SPC-4).
 type PortGroup struct {
 	Preferred bool // PREF
 	State     AccessState
@@ -102,7 +101,7 @@ func parsePortGroup(b []byte) (PortGroup, int, error) {
 }
 
 // PortGroupOf returns the target port group and the relative target port of
-// the port that answered, from its designators (SPC-4 7.8.6.7, 7.8.6.8).
+// the port that answered, from its designators (SPC-4).
 func PortGroupOf(list []Designator) (group, port uint16, ok bool) {
 	const need = 4
 	var haveGroup, havePort bool

@@ -38,7 +38,7 @@ func (c Capacity) Bytes() int64 { return int64(c.Blocks) * int64(c.BlockSize) }
 // PhysicalBlockSize returns the size of a physical block in bytes.
 func (c Capacity) PhysicalBlockSize() uint32 { return c.BlockSize << c.PhysicalExponent }
 
-// ParseCapacity10 reads READ CAPACITY (10) data (SBC-3 5.15.2). It returns
+// ParseCapacity10 reads READ CAPACITY (10) data (SBC-3). It returns
 // ErrUseReadCapacity16 for a unit of more than 2^32-1 blocks.
 func ParseCapacity10(b []byte) (Capacity, error) {
 	const name = "read capacity (10) data"
@@ -52,7 +52,7 @@ func ParseCapacity10(b []byte) (Capacity, error) {
 	return newCapacity(name, uint64(last), binary.BigEndian.Uint32(b[4:]))
 }
 
-// ParseCapacity16 reads READ CAPACITY (16) data (SBC-3 5.16.2).
+// ParseCapacity16 reads READ CAPACITY (16) data (SBC-3).
 func ParseCapacity16(b []byte) (Capacity, error) {
 	const (
 		name      = "read capacity (16) data"

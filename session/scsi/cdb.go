@@ -47,13 +47,13 @@ const (
 	bitSameUnmap = 0x08
 )
 
-// TestUnitReady builds TEST UNIT READY (SPC-4 6.47).
+// TestUnitReady builds TEST UNIT READY (SPC-4).
 func TestUnitReady(cdb *[CDBLen]byte) int {
 	start(cdb, opTestUnitReady)
 	return cdbLen6
 }
 
-// RequestSense builds REQUEST SENSE (SPC-4 6.39) for up to alloc bytes, in the
+// RequestSense builds REQUEST SENSE (SPC-4) for up to alloc bytes, in the
 // descriptor format if desc is set.
 func RequestSense(cdb *[CDBLen]byte, desc bool, alloc uint8) int {
 	start(cdb, opRequestSense)
@@ -62,14 +62,14 @@ func RequestSense(cdb *[CDBLen]byte, desc bool, alloc uint8) int {
 	return cdbLen6
 }
 
-// Inquiry builds a standard INQUIRY (SPC-4 6.6) for up to alloc bytes.
+// Inquiry builds a standard INQUIRY (SPC-4) for up to alloc bytes.
 func Inquiry(cdb *[CDBLen]byte, alloc uint16) int {
 	start(cdb, opInquiry)
 	binary.BigEndian.PutUint16(cdb[3:], alloc)
 	return cdbLen6
 }
 
-// InquiryVPD builds an INQUIRY for a vital product data page (SPC-4 6.6) of
+// InquiryVPD builds an INQUIRY for a vital product data page (SPC-4) of
 // up to alloc bytes.
 func InquiryVPD(cdb *[CDBLen]byte, page uint8, alloc uint16) int {
 	n := Inquiry(cdb, alloc)
@@ -77,7 +77,7 @@ func InquiryVPD(cdb *[CDBLen]byte, page uint8, alloc uint16) int {
 	return n
 }
 
-// ReportLUNs builds REPORT LUNS (SPC-4 6.33) for up to alloc bytes. It asks
+// ReportLUNs builds REPORT LUNS (SPC-4) for up to alloc bytes. It asks
 // for all units except well-known ones.
 func ReportLUNs(cdb *[CDBLen]byte, alloc uint32) int {
 	start(cdb, opReportLUNs)
@@ -85,13 +85,13 @@ func ReportLUNs(cdb *[CDBLen]byte, alloc uint32) int {
 	return cdbLen12
 }
 
-// ReadCapacity10 builds READ CAPACITY (10) (SBC-3 5.15), which returns 8 bytes.
+// ReadCapacity10 builds READ CAPACITY (10) (SBC-3), which returns 8 bytes.
 func ReadCapacity10(cdb *[CDBLen]byte) int {
 	start(cdb, opReadCapacity10)
 	return cdbLen10
 }
 
-// ReadCapacity16 builds READ CAPACITY (16) (SBC-3 5.16) for up to alloc bytes,
+// ReadCapacity16 builds READ CAPACITY (16) (SBC-3) for up to alloc bytes,
 // of which there are 32.
 func ReadCapacity16(cdb *[CDBLen]byte, alloc uint32) int {
 	start(cdb, opServiceActionIn)
@@ -100,7 +100,7 @@ func ReadCapacity16(cdb *[CDBLen]byte, alloc uint32) int {
 	return cdbLen16
 }
 
-// ModeSense6 builds MODE SENSE (6) (SPC-4 6.11) for the current values of a
+// ModeSense6 builds MODE SENSE (6) (SPC-4) for the current values of a
 // page, without block descriptors, up to alloc bytes.
 func ModeSense6(cdb *[CDBLen]byte, page, alloc uint8) int {
 	start(cdb, opModeSense6)
@@ -108,7 +108,7 @@ func ModeSense6(cdb *[CDBLen]byte, page, alloc uint8) int {
 	return cdbLen6
 }
 
-// ModeSense10 builds MODE SENSE (10) (SPC-4 6.12) for the current values of a
+// ModeSense10 builds MODE SENSE (10) (SPC-4) for the current values of a
 // page, without block descriptors, up to alloc bytes.
 func ModeSense10(cdb *[CDBLen]byte, page uint8, alloc uint16) int {
 	start(cdb, opModeSense10)
@@ -117,41 +117,41 @@ func ModeSense10(cdb *[CDBLen]byte, page uint8, alloc uint16) int {
 	return cdbLen10
 }
 
-// Read10 builds READ (10) (SBC-3 5.9). fua asks for the data on the medium.
+// Read10 builds READ (10) (SBC-3). fua asks for the data on the medium.
 // Units are logical blocks here and in all builders below.
 func Read10(cdb *[CDBLen]byte, lba uint32, blocks uint16, fua bool) int {
 	return transfer10(cdb, opRead10, lba, blocks, flag(fua, bitFUA))
 }
 
-// Read16 builds READ (16) (SBC-3 5.11).
+// Read16 builds READ (16) (SBC-3).
 func Read16(cdb *[CDBLen]byte, lba uint64, blocks uint32, fua bool) int {
 	return transfer16(cdb, opRead16, lba, blocks, flag(fua, bitFUA))
 }
 
-// Write10 builds WRITE (10) (SBC-3 5.32). fua asks for the data to be on the
+// Write10 builds WRITE (10) (SBC-3). fua asks for the data to be on the
 // medium before the status.
 func Write10(cdb *[CDBLen]byte, lba uint32, blocks uint16, fua bool) int {
 	return transfer10(cdb, opWrite10, lba, blocks, flag(fua, bitFUA))
 }
 
-// Write16 builds WRITE (16) (SBC-3 5.34).
+// Write16 builds WRITE (16) (SBC-3).
 func Write16(cdb *[CDBLen]byte, lba uint64, blocks uint32, fua bool) int {
 	return transfer16(cdb, opWrite16, lba, blocks, flag(fua, bitFUA))
 }
 
-// SynchronizeCache10 builds SYNCHRONIZE CACHE (10) (SBC-3 5.26), which ends
+// SynchronizeCache10 builds SYNCHRONIZE CACHE (10) (SBC-3), which ends
 // when the blocks are on the medium. Zero blocks means up to the last one.
 func SynchronizeCache10(cdb *[CDBLen]byte, lba uint32, blocks uint16) int {
 	return transfer10(cdb, opSyncCache10, lba, blocks, 0)
 }
 
-// SynchronizeCache16 builds SYNCHRONIZE CACHE (16) (SBC-3 5.27), which ends
+// SynchronizeCache16 builds SYNCHRONIZE CACHE (16) (SBC-3), which ends
 // when the blocks are on the medium. Zero blocks means up to the last one.
 func SynchronizeCache16(cdb *[CDBLen]byte, lba uint64, blocks uint32) int {
 	return transfer16(cdb, opSyncCache16, lba, blocks, 0)
 }
 
-// Unmap builds UNMAP (SBC-3 5.28) for a parameter list of length bytes, as
+// Unmap builds UNMAP (SBC-3) for a parameter list of length bytes, as
 // AppendUnmapList makes it.
 func Unmap(cdb *[CDBLen]byte, length uint16) int {
 	start(cdb, opUnmap)
@@ -159,20 +159,20 @@ func Unmap(cdb *[CDBLen]byte, length uint16) int {
 	return cdbLen10
 }
 
-// WriteSame10 builds WRITE SAME (10) (SBC-3 5.44): one block of data goes to
+// WriteSame10 builds WRITE SAME (10) (SBC-3): one block of data goes to
 // every block of the range. unmap allows the unit to deallocate them instead.
 // Zero blocks means up to the last one, if WSNZ permits that.
 func WriteSame10(cdb *[CDBLen]byte, lba uint32, blocks uint16, unmap bool) int {
 	return transfer10(cdb, opWriteSame10, lba, blocks, flag(unmap, bitSameUnmap))
 }
 
-// WriteSame16 builds WRITE SAME (16) (SBC-3 5.45). With noData the command
+// WriteSame16 builds WRITE SAME (16) (SBC-3). With noData the command
 // carries no block and the unit writes zeroes (NDOB).
 func WriteSame16(cdb *[CDBLen]byte, lba uint64, blocks uint32, unmap, noData bool) int {
 	return transfer16(cdb, opWriteSame16, lba, blocks, flag(unmap, bitSameUnmap)|flag(noData, bitNDOB))
 }
 
-// GetLBAStatus builds GET LBA STATUS (SBC-3 5.4) from lba on, for up to alloc
+// GetLBAStatus builds GET LBA STATUS (SBC-3) from lba on, for up to alloc
 // bytes.
 func GetLBAStatus(cdb *[CDBLen]byte, lba uint64, alloc uint32) int {
 	n := transfer16(cdb, opServiceActionIn, lba, alloc, 0)
@@ -180,7 +180,7 @@ func GetLBAStatus(cdb *[CDBLen]byte, lba uint64, alloc uint32) int {
 	return n
 }
 
-// ReportTargetPortGroups builds REPORT TARGET PORT GROUPS (SPC-4 6.37) in the
+// ReportTargetPortGroups builds REPORT TARGET PORT GROUPS (SPC-4) in the
 // length-only header format, for up to alloc bytes.
 func ReportTargetPortGroups(cdb *[CDBLen]byte, alloc uint32) int {
 	start(cdb, opMaintenanceIn)

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Association says what a designator names (SPC-4 table 458).
+// Association says what a designator names (SPC-4).
 type Association uint8
 
 // Associations.
@@ -15,7 +15,7 @@ const (
 	AssocTarget Association = 2
 )
 
-// DesignatorType is the naming scheme of a designator (SPC-4 table 459).
+// DesignatorType is the naming scheme of a designator (SPC-4).
 type DesignatorType uint8
 
 // Designator types.
@@ -31,7 +31,7 @@ const (
 	DesignatorSCSIName     DesignatorType = 8
 )
 
-// CodeSet says how the bytes of a designator are to be read (SPC-4 table 457).
+// CodeSet says how the bytes of a designator are to be read (SPC-4).
 type CodeSet uint8
 
 // Code sets.
@@ -41,7 +41,7 @@ const (
 	CodeUTF8   CodeSet = 3
 )
 
-// Designator is one name out of VPD page 0x83 (SPC-4 7.8.6).
+// Designator is one name out of VPD page 0x83 (SPC-4).
 type Designator struct {
 	Association Association
 	Type        DesignatorType
@@ -99,7 +99,7 @@ func LUDesignator(list []Designator) (Designator, bool) {
 	return best, bestRank > 0
 }
 
-// NAA formats, the top four bits of an NAA designator (SPC-4 7.8.6.6).
+// NAA formats, the top four bits of an NAA designator (SPC-4).
 const (
 	naaLocal    = 0x3
 	naaExtended = 0x6

@@ -2,7 +2,7 @@ package scsi
 
 import "testing"
 
-// lioDesignators is the page body of a LIO disk, as far as it matters.
+// lioDesignators is a page body in the form LIO gives it, without the vendor part.
 const lioDesignators = `
 	01 03 00 10  60 01 40 51 23 45 67 89 ab cd ef 01 23 45 67 89
 	02 01 00 0c  4c 49 4f 2d 4f 52 47 20 64 69 73 6b

@@ -2,7 +2,7 @@ package scsi
 
 import "syscall"
 
-// ascProtection is the ASC of T10 protection information errors (SPC-4 D.2).
+// ascProtection is the ASC of T10 protection information errors (SPC-4).
 const ascProtection = 0x10
 
 // Errno returns the error number to end a block request with once nothing more

@@ -6,7 +6,7 @@ import (
 )
 
 // ErrUseReadCapacity16 reports that READ CAPACITY (10) cannot express the
-// size of the unit, so READ CAPACITY (16) is to be asked (SBC-3 5.15.2).
+// size of the unit, so READ CAPACITY (16) is to be asked (SBC-3).
 var ErrUseReadCapacity16 = errors.New("unit too large for read capacity (10)")
 
 // ErrNoCachingPage reports mode data without a caching mode page, so the

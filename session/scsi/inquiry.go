@@ -3,10 +3,10 @@ package scsi
 import "strings"
 
 // InquiryLen is the length of the standard INQUIRY data every device must
-// return, in bytes (SPC-4 6.6.2).
+// return, in bytes (SPC-4).
 const InquiryLen = 36
 
-// Peripheral device types (SPC-4 table 144) a block initiator tells apart.
+// Peripheral device types (SPC-4) a block initiator tells apart.
 const (
 	TypeDisk         = 0x00
 	TypeTape         = 0x01
@@ -26,7 +26,7 @@ const (
 	additionalPrefix = 5
 )
 
-// StandardInquiry is what a unit says about itself (SPC-4 6.6.2).
+// StandardInquiry is what a unit says about itself (SPC-4).
 type StandardInquiry struct {
 	// Qualifier is 0 if a unit is there, 1 if it could be, 3 if there can be
 	// none at this LUN.
@@ -66,7 +66,7 @@ func ParseInquiry(b []byte) (StandardInquiry, error) {
 	}, nil
 }
 
-// asciiField turns an ASCII data field (SPC-4 4.3.1) into text that is safe to
+// asciiField turns an ASCII data field (SPC-4) into text that is safe to
 // print: blanks and NULs trimmed, anything unprintable replaced.
 func asciiField(b []byte) string {
 	clean := strings.Map(func(r rune) rune {

@@ -2,7 +2,7 @@ package scsi
 
 import "testing"
 
-// lioInquiry is what a LIO block device answers.
+// lioInquiry is standard inquiry data in the form LIO gives it.
 const lioInquiry = `
 	00 00 06 02 1f 10 00 02  4c 49 4f 2d 4f 52 47 20
 	64 69 73 6b 30 20 20 20  20 20 20 20 20 20 20 20

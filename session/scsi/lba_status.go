@@ -2,8 +2,7 @@ package scsi
 
 import "encoding/binary"
 
-// ProvisioningStatus says whether blocks have space on a thin unit (SBC-3
-// 5.4.2.2).
+// ProvisioningStatus says whether blocks have space on a thin unit (SBC-3).
 type ProvisioningStatus uint8
 
 // Provisioning statuses.
@@ -25,7 +24,7 @@ const (
 	lbaStatusMask      = 0x0f
 )
 
-// ParseLBAStatus reads GET LBA STATUS data (SBC-3 5.4.2). A list cut short by
+// ParseLBAStatus reads GET LBA STATUS data (SBC-3). A list cut short by
 // the allocation length yields the descriptors that arrived whole.
 func ParseLBAStatus(b []byte) ([]LBAStatus, error) {
 	const name, lengthLen = "lba status data", 4

@@ -7,17 +7,17 @@ import (
 )
 
 // MaxSmallLUN is the largest number that fits single-level flat space
-// addressing (SAM-5 4.7.7.3), and so the largest LUNFromInt accepts.
+// addressing (SAM-5), and so the largest LUNFromInt accepts.
 const MaxSmallLUN = 1<<14 - 1
 
-// LUN is a logical unit number as it stands on the wire (SAM-5 4.7).
+// LUN is a logical unit number as it stands on the wire (SAM-5).
 //
 // The eight bytes a target lists in REPORT LUNS are the ones to address it
 // with. Rebuilding them from the small number is a guess: LIO numbers units
 // above 255 in the peripheral format, others use the flat one.
 type LUN [8]byte
 
-// Addressing methods, the top two bits of the first byte (SAM-5 table 12).
+// Addressing methods, the top two bits of the first byte (SAM-5).
 const (
 	lunPeripheral = 0x00
 	lunFlat       = 0x40

@@ -2,7 +2,7 @@ package scsi
 
 import "encoding/binary"
 
-// PageCaching is the caching mode page (SBC-3 6.5.5).
+// PageCaching is the caching mode page (SBC-3).
 const PageCaching = 0x08
 
 const (
@@ -20,7 +20,7 @@ const (
 )
 
 // Mode is what the mode parameter header and the caching page say about a
-// block device (SPC-4 7.5, SBC-3 6.5).
+// block device (SPC-4, SBC-3).
 type Mode struct {
 	WriteProtect bool // WP: the medium takes no writes
 	DPOFUA       bool // READ and WRITE honour the FUA bit

@@ -8,7 +8,7 @@ const (
 	maxLUNListLen    = lunLen << 20 // a bound of our own on what we would ask for
 )
 
-// ParseReportLUNs reads REPORT LUNS data (SPC-4 6.33): the LUNs in device
+// ParseReportLUNs reads REPORT LUNS data (SPC-4): the LUNs in device
 // order. need is the length of the whole list in bytes; if it exceeds len(b),
 // only the units that arrived are returned and the command is to be repeated
 // with that much room.

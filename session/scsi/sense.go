@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// SenseKey is the broad cause of an error (SPC-4 table 53).
+// SenseKey is the broad cause of an error (SPC-4).
 type SenseKey uint8
 
 // Sense keys.
@@ -36,7 +36,7 @@ var keyNames = [...]string{
 // String returns the name SPC-4 gives the key.
 func (k SenseKey) String() string { return keyNames[k&0x0f] }
 
-// Sense is what a device says about a failed command (SPC-4 4.5).
+// Sense is what a device says about a failed command (SPC-4).
 type Sense struct {
 	// Deferred means that the error belongs to an earlier command whose good
 	// status was already sent, and that this command was not performed.
@@ -49,7 +49,7 @@ type Sense struct {
 	InfoValid bool
 }
 
-// Response codes of sense data (SPC-4 table 46).
+// Response codes of sense data (SPC-4).
 const (
 	senseFixed           = 0x70
 	senseFixedDeferred   = 0x71

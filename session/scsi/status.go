@@ -2,7 +2,7 @@ package scsi
 
 import "fmt"
 
-// Status is a SCSI status code (SAM-5 5.3.1).
+// Status is a SCSI status code (SAM-5).
 type Status uint8
 
 // Status codes.

@@ -2,7 +2,7 @@ package scsi
 
 import "encoding/binary"
 
-// Sizes in an UNMAP parameter list, in bytes (SBC-3 5.28.2).
+// Sizes in an UNMAP parameter list, in bytes (SBC-3).
 const (
 	UnmapHeaderLen     = 8
 	UnmapDescriptorLen = 16

@@ -2,7 +2,7 @@ package scsi
 
 import "encoding/binary"
 
-// Vital product data pages (SPC-4 7.8, SBC-3 6.6).
+// Vital product data pages (SPC-4, SBC-3).
 const (
 	VPDSupportedPages      = 0x00
 	VPDUnitSerial          = 0x80
@@ -67,7 +67,7 @@ func ParseUnitSerial(b []byte) (string, error) {
 	return asciiField(body), nil
 }
 
-// BlockLimits is VPD page 0xb0 (SBC-3 6.6.3). Units are logical blocks; zero
+// BlockLimits is VPD page 0xb0 (SBC-3). Units are logical blocks; zero
 // means that the device reports no limit, except where noted.
 type BlockLimits struct {
 	// WriteSameNonZero (WSNZ): WRITE SAME with zero blocks is refused.
@@ -124,7 +124,7 @@ func ParseBlockLimits(b []byte) (BlockLimits, error) {
 // RotationNone is the rotation rate of a medium that does not turn.
 const RotationNone = 1
 
-// BlockDevice is VPD page 0xb1 (SBC-3 6.6.2).
+// BlockDevice is VPD page 0xb1 (SBC-3).
 type BlockDevice struct {
 	// RotationRate is in revolutions a minute; 0 is unknown, RotationNone solid
 	// state.
@@ -146,7 +146,7 @@ func ParseBlockDevice(b []byte) (BlockDevice, error) {
 	}, nil
 }
 
-// Provisioning is VPD page 0xb2 (SBC-3 6.6.4).
+// Provisioning is VPD page 0xb2 (SBC-3).
 type Provisioning struct {
 	ThresholdExponent uint8
 	Unmap             bool  // LBPU: UNMAP is supported
