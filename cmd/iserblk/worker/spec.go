@@ -45,7 +45,7 @@ type Credentials struct {
 	Secret       Secret   `json:"secret,omitempty"`
 	TargetUser   string   `json:"targetUser,omitempty"` // the target proves to be TargetUser by TargetSecret, if that is set
 	TargetSecret Secret   `json:"targetSecret,omitempty"`
-	Algorithms   []string `json:"algorithms,omitempty"` // to offer, best first; nil lets the engine choose
+	Algorithms   []string `json:"algorithms,omitempty"` // numbers of CHAP_A to offer, best first; nil lets the engine choose
 }
 
 // Secret is text that no log and no error may show: every way of formatting but JSON hides it.

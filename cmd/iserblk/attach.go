@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"iserblk/cmd/iserblk/state"
+	"iserblk/cmd/iserblk/worker"
+)
+
+const (
+	flagFrontend       = "frontend"
+	flagQueues         = "queues"
+	flagDepth          = "depth"
+	flagReadOnly       = "read-only"
+	flagForeground     = "foreground"
+	flagNoPathTimeout  = "no-path-timeout"
+	flagCommandTimeout = "command-timeout"
+)
+
+func (p *program) attachCommand() *cli.Command {
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: flagFrontend, Value: "auto", Usage: "make the device by `WAY`: auto, ublk, nbd or export"},
+		&cli.IntFlag{Name: flagQueues, Usage: "use `N` queues, each with a session and a thread"},
+		&cli.IntFlag{Name: flagDepth, Usage: "allow `N` requests in flight on each queue"},
+		&cli.BoolFlag{Name: flagReadOnly, Usage: "refuse writes"},
+		&cli.BoolFlag{Name: flagForeground, Usage: "serve in this process until a signal or the last detach"},
+		&cli.DurationFlag{Name: flagNoPathTimeout, Usage: "without a path fail I/O after `TIME`; -1s holds it back for ever"},
+		&cli.DurationFlag{Name: flagCommandTimeout, Usage: "abort a command that takes the target longer than `TIME`"},
+		timeoutFlag(90 * time.Second),
+	}
+	return &cli.Command{
+		Name:      "attach",
+		Usage:     "make block devices of LUNs and print their paths",
+		ArgsUsage: "iser://PORTAL[,PORTAL...]/NAME[/LUN]",
+		Flags:     append(flags, connectFlags()...),
+		Action:    p.attach,
+	}
+}
+
+func (p *program) attach(c *cli.Context) error {
+	args, err := only(c, 1, 1)
+	if err != nil {
+		return err
+	}
+	if err := checkAttachFlags(c); err != nil {
+		return err
+	}
+	u, err := parseURL(args[0])
+	if err != nil {
+		return err
+	}
+	d, err := dirs(c).Ensure()
+	if err != nil {
+		return err
+	}
+	var luns []uint64
+	if u.hasLUN {
+		luns = []uint64{u.lun}
+	}
+	if c.Bool(flagForeground) {
+		return p.attachHere(c, u, d, luns)
+	}
+	return p.attachByWorker(c, u, d, luns)
+}
+
+func checkAttachFlags(c *cli.Context) error {
+	if !slices.Contains([]string{"auto", "ublk", "nbd", "export"}, c.String(flagFrontend)) {
+		return badInput("--%s %s: want auto, ublk, nbd or export", flagFrontend, c.String(flagFrontend))
+	}
+	if q := c.Int(flagQueues); c.IsSet(flagQueues) && (q < 1 || q > maxQueues) {
+		return badInput("--%s %d: want 1 to %d", flagQueues, q, maxQueues)
+	}
+	if d := c.Int(flagDepth); c.IsSet(flagDepth) && (d < 1 || d > maxDepth) {
+		return badInput("--%s %d: want 1 to %d", flagDepth, d, maxDepth)
+	}
+	return notNegative(c, flagTimeout, flagLoginTimeout, flagCommandTimeout)
+}
+
+// The most that a ublk device has (linux/ublk_cmd.h: UBLK_MAX_QUEUE_DEPTH) and that makes sense.
+const (
+	maxQueues = 256
+	maxDepth  = 4096
+)
+
+func (p *program) attachByWorker(c *cli.Context, u targetURL, d state.Dirs, luns []uint64) error {
+	ctx, stop := interruptible(c.Context)
+	defer stop()
+	ctx, cancel := withTimeout(ctx, c)
+	defer cancel()
+	spec, opts, err := p.attachSpec(ctx, c, u, d)
+	if err != nil {
+		return err
+	}
+	g := p.startProgress("attaching "+u.target, c.Bool(flagVerbose))
+	devices, err := worker.Attach(ctx, worker.AttachRequest{
+		Dirs: d, Spec: spec, LUNs: luns, Options: opts, Progress: g.tell, Joining: func() { p.noteJoining(c) },
+	})
+	g.end()
+	if err != nil {
+		return causeOf(ctx, err)
+	}
+	p.printPaths(devices)
+	return nil
+}
+
+func (p *program) attachHere(c *cli.Context, u targetURL, d state.Dirs, luns []uint64) error {
+	notes := p.isolate(d)
+	spec, opts, err := p.attachSpec(c.Context, c, u, d)
+	if err != nil {
+		return err
+	}
+	return worker.Foreground(c.Context, worker.ForegroundOptions{
+		Backend: p.backend, Dirs: d, Spec: spec, LUNs: luns, Attach: opts, Log: p.stderr, Notes: notes,
+		Ready: p.printPaths,
+	})
+}
+
+func (p *program) attachSpec(ctx context.Context, c *cli.Context, u targetURL, d state.Dirs) (worker.Spec, worker.AttachOptions, error) {
+	opts := worker.AttachOptions{Frontend: c.String(flagFrontend), ReadOnly: c.Bool(flagReadOnly)}
+	s, err := p.spec(ctx, c, u, d)
+	s.Frontend, s.Queues, s.Depth = opts.Frontend, c.Int(flagQueues), c.Int(flagDepth)
+	s.Timeouts.NoPath, s.Timeouts.Command = c.Duration(flagNoPathTimeout), c.Duration(flagCommandTimeout)
+	return s, opts, err
+}
+
+// noteJoining names the options that come too late.
+func (p *program) noteJoining(c *cli.Context) {
+	var late []string
+	for _, n := range c.LocalFlagNames() {
+		if !slices.Contains([]string{flagFrontend, flagReadOnly, flagTimeout, flagVerbose}, n) {
+			late = append(late, "--"+n)
+		}
+	}
+	if len(late) > 0 {
+		p.note("the target is served already: " + strings.Join(late, ", ") + " of its first attach stay in force")
+	}
+}
+
+func (p *program) printPaths(devices []worker.Device) {
+	for _, dev := range devices {
+		fmt.Fprintln(p.stdout, dev.Path)
+	}
+}

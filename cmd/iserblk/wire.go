@@ -1,0 +1,11 @@
+package main
+
+import "iserblk/cmd/iserblk/worker"
+
+// backend is what the commands stand on.
+func backend() worker.Backend {
+	return worker.Backend{
+		NewEngine: worker.NewEngine, Discover: worker.Discover, LUNs: worker.LUNs, RemoveDevice: worker.RemoveDevice,
+		Devices: worker.Devices,
+	}
+}
