@@ -18,7 +18,9 @@ type mailbox struct {
 	closed bool
 	fd     int
 
-	spare []func() // the lane's: the queue's other buffer
+	// The lane's own.
+	spare []func() // the queue's other buffer
+	count [8]byte  // what was read from the eventfd
 }
 
 func (m *mailbox) post(f func()) {
@@ -34,11 +36,13 @@ func (m *mailbox) post(f func()) {
 	}
 }
 
+// knock is what is written to the eventfd: any number but zero, in either byte order.
+var knock = []byte{0: 1, 7: 1}
+
 // ring wakes the lane. It runs under mu so that the eventfd cannot be closed meanwhile.
 func (m *mailbox) ring() {
-	one := [8]byte{0: 1, 7: 1} // any number but zero, in either byte order
 	for {
-		if _, err := unix.Write(m.fd, one[:]); err != unix.EINTR {
+		if _, err := unix.Write(m.fd, knock); err != unix.EINTR {
 			return // EAGAIN: the counter is full, so it is readable anyway
 		}
 	}
@@ -75,8 +79,7 @@ func (m *mailbox) close() {
 
 // handleMailCQE empties the eventfd and, if the kernel ended the watch, makes a new one.
 func (l *Lane) handleMailCQE(flags uint32) {
-	var count [8]byte
-	_, _ = unix.Read(l.eventFD, count[:])
+	_, _ = unix.Read(l.eventFD, l.mail.count[:])
 	if flags&cqeMore == 0 {
 		l.watchMail()
 	}
