@@ -1,0 +1,133 @@
+# shellcheck shell=bash
+# What the end-to-end scripts stand on. They run in a lab guest, as root, in the
+# root of the repository, with the binary in bin/iserblk:
+#
+#   scripts/test verify flush          or      scripts/lab run -- scripts/suite/verify.sh
+#
+# ISERBLK_PEER=kernel puts the kernel's own initiator in iserblk's place where
+# that makes sense: a judge has to find a known-good initiator good.
+
+# shellcheck source=../lab.d/guest.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lab.d/guest.sh"
+
+readonly PORTAL=10.0.0.1
+readonly RUN=/run/iserblk
+readonly NAME=iqn.2026-01.lab.iserblk:suite # our initiator name
+PEER=${ISERBLK_PEER:-iserblk}
+
+ok() { echo "ok: $*"; }
+
+# fail MESSAGE ends the script, with what helps to find out why.
+fail() {
+	echo "FAIL: $*" >&2
+	tail -n 40 "$RUN"/*.log >&2 2>/dev/null || true
+	dmesg | tail -n 20 >&2
+	exit 1
+}
+trap 'fail "${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND"' ERR
+
+# expect WHAT GOT WANTED
+expect() { [[ $2 == "$3" ]] || fail "$1: got '$2', not '$3'"; }
+
+# host makes this guest an initiator host with one RoCE port that also has the targets.
+host() {
+	mkdir -p /etc/iscsi
+	echo "InitiatorName=$NAME" >/etc/iscsi/initiatorname.iscsi
+	[[ $PEER != iserblk ]] || modprobe -q ublk_drv || fail "this kernel has no ublk"
+	lab_link d0 "$PORTAL"
+}
+
+# ---- devices ------------------------------------------------------------------
+
+# attach IQN[/LUN] [OPTION...] prints the devices, one a line.
+attach() {
+	if [[ $PEER == kernel ]]; then
+		lab_ib_iser_login "${1%%/*}" "$PORTAL"
+		return
+	fi
+	bin/iserblk attach "${@:2}" "iser://$PORTAL/$1"
+}
+
+# detach DEVICE... in the order given.
+detach() {
+	local device
+	if [[ $PEER == kernel ]]; then
+		iscsiadm -m node --logoutall=all >/dev/null
+		return
+	fi
+	for device; do bin/iserblk detach "$device"; done
+}
+
+# without PATTERN COMMAND... fails if a line of COMMAND's output matches PATTERN.
+without() {
+	local lines
+	lines=$("${@:2}" 2>/dev/null | grep -E -- "$1") || return 0
+	fail "left behind, by '${*:2}': $lines"
+}
+
+worker_pids() { pgrep -x iserblk || true; }
+
+# nothing_left fails unless iserblk has left no trace on this machine. A QP may
+# take a moment to go: the kernel frees it on its own.
+nothing_left() {
+	[[ $PEER == iserblk ]] || return 0
+	lab_until 5 no_process || fail "processes left: $(ps -o pid,args -C iserblk | tail -n +2)"
+	without '^ublk' ls /sys/class/block
+	without '^ublkc' ls /dev
+	without . find "$RUN" -mindepth 1
+	lab_until 5 no_qp || fail "QPs left: $(rdma resource show qp)"
+	without 'iserblk' rdma resource show mr
+	without 'iserblk' rdma resource show cm_id
+}
+no_process() { [[ -z $(worker_pids) ]]; }
+no_qp() { ! rdma resource show qp | grep -E 'comm iserblk'; }
+
+# target_empty IQN fails while the target still has a session of ours.
+target_empty() { lab_until 5 no_session "$1" || fail "sessions left at $1: $(lab_lio_sessions "$1")"; }
+no_session() { [[ -z $(lab_lio_sessions "$1") ]]; }
+
+# ---- bad use ------------------------------------------------------------------
+
+# refuse CODE PATTERN COMMAND... : COMMAND must exit with CODE, print nothing, and
+# explain itself on stderr in one line that matches PATTERN.
+refuse() {
+	local code=$1 pattern=$2 status=0
+	shift 2
+	"$@" >/run/lab/stdout 2>/run/lab/stderr || status=$?
+	sed 's/^/  /' /run/lab/stderr
+	((status == code)) || fail "exit status $status, not $code: $*"
+	[[ ! -s /run/lab/stdout ]] || fail "printed '$(</run/lab/stdout)': $*"
+	expect "lines on stderr of: $*" "$(wc -l </run/lab/stderr)" 1
+	grep -Eq -- "$pattern" /run/lab/stderr || fail "no '$pattern' in '$(</run/lab/stderr)': $*"
+}
+
+# ---- load ---------------------------------------------------------------------
+
+# verify DEVICE DEPTH [FIO_OPTION...] writes at random and reads back, with a
+# checksum for every 512 bytes (or block), in I/Os from one block to 1 MiB.
+verify() {
+	local block
+	block=$(blockdev --getss "$1")
+	fio --name="verify-qd$2" --filename="$1" --direct=1 --ioengine=io_uring --iodepth="$2" \
+		--rw=randrw --rwmixwrite=70 --bssplit="$block/20:4k/30:16k/20:64k/15:256k/10:1m/5" \
+		--serialize_overlap=1 --verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=0 \
+		--output=/run/lab/fio "${@:3}" || { cat /run/lab/fio >&2; fail "fio on $1, depth $2"; }
+	! grep -E 'verify:|err= *[1-9]' /run/lab/fio >&2 || fail "fio on $1, depth $2"
+}
+
+# longest prints the longest latency, in milliseconds, of the last fio run that had --output-format=json.
+longest() { jq '[.jobs[] | .read.clat_ns.max, .write.clat_ns.max] | max / 1000000 | floor' /run/lab/fio; }
+
+# ---- what the target was asked ----------------------------------------------------
+
+readonly TRACE=/sys/kernel/tracing
+
+# commands_start has LIO note every SCSI command that reaches it; commands prints
+# them, a line each: LUN, data length, and the 16 bytes of the CDB in hex.
+commands_start() {
+	echo >"$TRACE/trace"
+	echo 1 >"$TRACE/events/target/target_sequencer_start/enable"
+}
+commands() {
+	sed -nE 's/.*-> LUN 0*([0-9]+) .*data_length +([0-9]+) +CDB ([0-9a-f ]+) +\(.*/\1 \2 \3/p' "$TRACE/trace"
+}

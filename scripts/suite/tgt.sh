@@ -1,0 +1,69 @@
+#!/bin/bash
+# tgt: another target, with other habits. No immediate data, 512 KiB at most,
+# initiators let in by name, LUN 0 a controller, pings of its own every 5 s.
+# kernels: trixie-backports bookworm-backports
+# timeout: 300
+# shellcheck disable=SC2119 # the helpers' defaults
+source "$(dirname "$0")/lib.sh"
+
+host
+lab_tgt_start
+lab_tgt_disk 64 "$NAME"
+lab_tgt_disk iqn.2026-01.lab.iserblk:big 32 "$NAME" block_size=4096
+lab_tgt_disk iqn.2026-01.lab.iserblk:chap 16 "$NAME" chap=joe:suite-secret-of-ours
+lab_tgt_disk iqn.2026-01.lab.iserblk:other 16 iqn.2026-01.lab.iserblk:someone
+
+if [[ $PEER == iserblk ]]; then
+	bin/iserblk discover $PORTAL >/run/lab/discovered
+	grep -qF "$LAB_IQN" /run/lab/discovered || fail "discover does not show $LAB_IQN: $(</run/lab/discovered)"
+	ok "discover"
+fi
+device=$(attach "$LAB_IQN")
+[[ -b $device ]] || fail "the one disk among tgt's LUNs: '$device'"
+expect "size" "$(blockdev --getsize64 "$device")" $((64 << 20))
+verify "$device" 1 --size=8M
+verify "$device" 32 --size=48M
+verify "$device" 128 --size=32M
+bin/hammer -time 5s -bs 4608 -depth 16 -offset 512 "$device" || fail "hammer"
+ok "depth 1, 32 and 128, no error"
+
+mkfs.ext4 -q "$device"
+mkdir -p /run/lab/mnt
+mount "$device" /run/lab/mnt
+bin/fsx -ops 1500 /run/lab/mnt/fsx || fail "fsx"
+umount /run/lab/mnt
+e2fsck -fn "$device" >/dev/null || fail "ext4 is not clean"
+ok "ext4"
+
+# Idle for longer than tgt's ping interval: its pings must not cost the connection.
+sleep 12
+lab_pattern "$device" 8 tgt
+lab_pattern_check "$device" 8 tgt
+if [[ $PEER == iserblk ]]; then
+	lost=$(bin/iserblk paths "$device" -o json | jq '[.. | .losses? | numbers] | add')
+	expect "connections lost" "$lost" 0
+fi
+ok "idle, pinged, and well"
+detach "$device"
+
+device=$(attach iqn.2026-01.lab.iserblk:big)
+expect "logical block" "$(blockdev --getss "$device")" 4096
+verify "$device" 32 --size=16M
+detach "$device"
+ok "4096-byte blocks"
+
+if [[ $PEER == iserblk ]]; then
+	umask 077
+	echo suite-secret-of-ours >/run/lab/ours
+	device=$(bin/iserblk attach iser://$PORTAL/iqn.2026-01.lab.iserblk:chap --chap-user joe \
+		--chap-secret-file /run/lab/ours --chap-algorithms md5)
+	lab_pattern "$device" 2 chap
+	lab_pattern_check "$device" 2 chap
+	detach "$device"
+	refuse 24 . bin/iserblk attach iser://$PORTAL/iqn.2026-01.lab.iserblk:chap
+	ok "CHAP"
+	refuse 21 . bin/iserblk attach iser://$PORTAL/iqn.2026-01.lab.iserblk:other
+	ok "a target that does not let us in is not found"
+fi
+nothing_left
+lab_dmesg_check
