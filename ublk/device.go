@@ -129,7 +129,7 @@ func (d *Device) newQueues(configs []QueueConfig) error {
 		}
 		d.maps = append(d.maps, mem)
 		q := &queue{
-			lane: qc.Lane, unit: qc.Unit, fd: d.fd, id: uint16(i),
+			lane: qc.Lane, ring: qc.Lane, unit: qc.Unit, fd: d.fd, id: uint16(i),
 			descs:  unsafe.Slice((*ioDesc)(unsafe.Pointer(&mem[0])), d.limits.Depth),
 			limits: &d.limits, size: &d.size, fail: &d.fail, events: &d.events,
 		}

@@ -9,11 +9,13 @@ import (
 
 	"iserblk/internal/block"
 	"iserblk/internal/lane"
+	"iserblk/internal/uring"
 )
 
 // queue is one hardware queue of a device. Everything but its counters belongs to its lane.
 type queue struct {
 	lane  *lane.Lane
+	ring  ring
 	unit  block.Queue
 	fd    int // of /dev/ublkcN
 	id    uint16
@@ -31,6 +33,13 @@ type queue struct {
 	fetched bool          // the lane knows of the queue; belongs to who creates and stops the device
 
 	stats counters
+}
+
+// ring is what a queue needs of its lane.
+type ring interface {
+	SQE() *uring.SQE
+	Register(lane.CQEHandler) uint64
+	Unregister(base uint64)
 }
 
 // tag is one request slot.
@@ -59,7 +68,7 @@ func (q *queue) init(buffers []Buffer) {
 
 // fetch hands every tag to the kernel. From here on the queue's lane is the tags' daemon.
 func (q *queue) fetch() {
-	q.base = q.lane.Register(q)
+	q.base = q.ring.Register(q)
 	q.live = len(q.tags)
 	for i := range q.tags {
 		q.tags[i].op = ioFetch
@@ -70,7 +79,7 @@ func (q *queue) fetch() {
 // release ends the queue's use of its lane, after retired. It may be repeated.
 func (q *queue) release() {
 	if q.base != 0 {
-		q.lane.Unregister(q.base)
+		q.ring.Unregister(q.base)
 		q.base = 0
 	}
 }
@@ -84,7 +93,7 @@ func (q *queue) commit(i uint16, result int32) {
 
 func (q *queue) send(i uint16) {
 	t := &q.tags[i]
-	sqe := q.lane.SQE()
+	sqe := q.ring.SQE()
 	sqe.PrepURingCmd(q.fd, t.op, q.base+uint64(i))
 	*(*ioCmd)(sqe.Cmd()) = ioCmd{queue: q.id, tag: i, result: t.result, addr: t.addr}
 }
