@@ -1,11 +1,14 @@
 # shellcheck shell=bash
-# Helpers for scripts that run in a lab guest. Use:
+# Helpers for scripts that run in a lab guest:
 #
-#   set -euo pipefail
 #   source scripts/lab.d/guest.sh
 #
-# Every function returns non-zero with a line on stderr when it fails.
+# From there on the first command that fails ends the script and says where.
 # Words in brackets are optional; key=value options come last, in any order.
+
+set -Eeuo pipefail
+shopt -s inherit_errexit
+trap 'echo "FAIL: ${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND" >&2' ERR
 
 LAB_IQN=${LAB_IQN:-iqn.2026-01.lab.iserblk:disk}   # target name when none is given
 LAB_LIO=/sys/kernel/config/target
@@ -33,6 +36,18 @@ lab_not() { ! "$@" || lab_fail "should have failed: $*"; }
 lab_hook() {
 	LAB_HOOKS="$1;${LAB_HOOKS:-}"
 	trap 'eval "$LAB_HOOKS"' EXIT
+}
+
+# lab_in [-n NETNS] WORD... splits the arguments of helpers that work here or in a
+# namespace: LAB_IN is the prefix for commands, LAB_DEV the first word, LAB_ARGS the rest.
+lab_in() {
+	LAB_IN=()
+	if [[ $1 == -n ]]; then
+		LAB_IN=(ip netns exec "$2")
+		shift 2
+	fi
+	LAB_DEV=$1
+	LAB_ARGS=("${@:2}")
 }
 
 # ---- links ------------------------------------------------------------------
@@ -72,18 +87,7 @@ lab_host_link() {
 	lab_rxe "rxe_$1" "$1"
 	ip netns exec "$2" rdma link add "rxe_${1}p" type rxe netdev "${1}p"
 	lab_until 5 ip netns exec "$2" rdma link show "rxe_${1}p/1"
-	lab_until 5 ip netns exec "$2" ping -c1 -W1 "$3"
-}
-
-# The faults below take "[-n NETNS] DEV": a device here, or in a namespace.
-lab_in() {
-	LAB_IN=()
-	if [[ $1 == -n ]]; then
-		LAB_IN=(ip netns exec "$2")
-		shift 2
-	fi
-	LAB_DEV=$1
-	LAB_ARGS=("${@:2}")
+	lab_until 5 ip netns exec "$2" busybox ping -c1 -W1 "$3"
 }
 
 # lab_yank [-n NETNS] DEV pulls the cable: the port goes down at once.
@@ -301,28 +305,24 @@ lab_lio_drop() { rmdir "$LAB_LIO"/core/*_0/"$1"; }
 
 # ---- tgt --------------------------------------------------------------------
 
-# lab_tgt_start [-n NETNS] [PORT] starts tgtd with iSER on PORT (3260) of every address.
+# lab_tgt_start [-n NETNS] starts tgtd with iSER on port 3260 of every address: Debian's
+# takes no other port, so LIO must not listen there at the same time.
 lab_tgt_start() {
-	local port in=()
-	if [[ ${1:-} == -n ]]; then
-		in=(ip netns exec "$2")
-		shift 2
-	fi
-	port=${1:-3260}
-	# TCP it cannot be kept from; out of the way with it. 1 GiB of buffers is its default.
-	"${in[@]}" tgtd -f --iscsi portal=127.0.0.1:$((port + 10000)) \
-		--iser "port=$port,pool_sz_mb=256" >/run/lab/tgtd.log 2>&1 &
+	lab_in "$@" tgtd
+	mkdir -p /run/lab
+	# TCP it cannot be kept from: out of the way with it.
+	"${LAB_IN[@]}" tgtd -f --iscsi portal=127.0.0.1:13260 >/run/lab/tgtd.log 2>&1 &
 	LAB_TGT_PID=$!
 	lab_until 10 tgtadm --lld iser --mode sys --op show
 }
 
 # lab_tgt_disk [IQN] MEGABYTES INITIATOR [option...] makes a target with LUN 1, in /run.
-# tgt lets an RDMA initiator in only by its name.
+# tgt lets an RDMA initiator in only if its address and its name are both bound.
 #   chap=U:P, mutual=U:P, block_size=4096
 lab_tgt_disk() {
 	local iqn=$LAB_IQN option tid size=512 file
 	[[ $1 =~ ^[0-9]+$ ]] || { iqn=$1; shift; }
-	tid=$(($(lab_tgtadm target show | grep -c '^Target') + 1))
+	tid=$(lab_tgtadm target show | awk '/^Target/ { n++ } END { print n + 1 }')
 	file=/run/lab/tgt$tid.img
 	truncate -s "$1M" "$file"
 	lab_tgtadm target new --tid "$tid" --targetname "$iqn"
@@ -335,6 +335,7 @@ lab_tgt_disk() {
 		esac
 	done
 	lab_tgtadm logicalunit new --tid "$tid" --lun 1 --backing-store "$file" --blocksize "$size"
+	lab_tgtadm target bind --tid "$tid" --initiator-address ALL
 	lab_tgtadm target bind --tid "$tid" --initiator-name "$2"
 }
 
