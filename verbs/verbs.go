@@ -32,7 +32,7 @@ type DeviceInfo struct {
 	Addr      netip.Addr // the address of its first routable GID, invalid when there is none
 	LinkLayer string     // "Ethernet" or "InfiniBand"
 	Active    bool       // the port's state is ACTIVE
-	PathMTU   int        // bytes: 256 to 4096
+	PathMTU   int        // bytes: 256 to 4096, 0 when it is not known
 }
 
 // DialAttr says what to connect to and how.
@@ -55,7 +55,8 @@ type DialAttr struct {
 	MaxInline int
 	// Arena holds all memory that this connection's work requests and the peer may touch.
 	Arena *Arena
-	// Recvs are posted before the connection request is sent.
+	// Recvs are posted before the connection request is sent. The provider finds their LKey by Addr, as there are
+	// no keys before there is a device.
 	Recvs []RecvWR
 }
 

@@ -1,0 +1,381 @@
+//go:build cgo && linux
+
+package rdmacore
+
+// #include <rdma/rdma_cma.h>
+// #include "shim.h"
+import "C"
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"iserblk/verbs"
+)
+
+// The bounds of Dial's steps; the context may end them sooner. The kernel's own would hold a connect for 69 s
+// (CMA_CM_RESPONSE_TIMEOUT, CMA_MAX_CM_RETRIES). A lost request is sent again after 4.3 s, so connectTime is good for
+// one loss in either direction.
+const (
+	addrTime    = 2 * time.Second
+	routeTime   = 2 * time.Second
+	connectTime = 10 * time.Second
+	cleanUpTime = 2 * time.Second
+)
+
+const (
+	staleReason  = 10 // IBTA reject reason "stale connection": the target remembers a connection of ours that died
+	staleRetries = 4
+	staleWait    = 100 * time.Millisecond // before the first retry, twice as long before each further one
+
+	maxResponderResources = 128
+	rnrTimerCode          = 12 // 0.64 ms; rdma_cm leaves 0, which means 655 ms
+)
+
+// Dial connects to a.Dst. Its errors are *verbs.OpError and match ErrNoDevice, ErrMemlock, ErrTimeout, ErrRejected or
+// the context's where one of them is the cause.
+func (p *Provider) Dial(ctx context.Context, a verbs.DialAttr) (verbs.Conn, error) {
+	if err := Library(); err != nil {
+		return nil, err
+	}
+	if err := checkAttr(a); err != nil {
+		return nil, &verbs.OpError{Op: "connect to", Peer: a.Dst.String(), Err: err}
+	}
+	for try := 0; ; try++ {
+		c, err := dialOnce(ctx, a)
+		var reject *verbs.RejectError
+		if err == nil {
+			return c, nil
+		}
+		if !errors.As(err, &reject) || reject.Reason != staleReason || try == staleRetries {
+			return nil, err
+		}
+		if sleep(ctx, staleWait<<try) != nil {
+			return nil, err
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// dialOnce makes one attempt with an identifier and a queue pair of its own, and undoes it if it fails.
+func dialOnce(ctx context.Context, a verbs.DialAttr) (*conn, error) {
+	c := &conn{peer: a.Dst, events: newEventQueue(), fd: -1}
+	if c.c = C.blk_conn_new(); c.c == nil {
+		return nil, errNoMemory
+	}
+	if err := c.dial(ctx, a); err != nil {
+		c.destroyWithin(cleanUpTime)
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *conn) dial(ctx context.Context, a verbs.DialAttr) error {
+	steps := []func(context.Context, verbs.DialAttr) error{
+		c.open, c.resolve, c.setUp, c.postFirst, c.connect,
+	}
+	for _, step := range steps {
+		if err := ctx.Err(); err != nil {
+			return ended("connect to", a.Dst, err)
+		}
+		if err := step(ctx, a); err != nil {
+			return err
+		}
+	}
+	c.start()
+	return nil
+}
+
+// open makes the event channel and the identifier and sets its options.
+func (c *conn) open(_ context.Context, a verbs.DialAttr) error {
+	if r := C.blk_cm_open(c.c); r < 0 {
+		return explainOpen(errno(r))
+	}
+	cm, err := newPoller(int(C.blk_cm_fd(c.c)), "rdma-cm-events")
+	if err != nil {
+		return &verbs.OpError{Op: "watch CM events", Err: err}
+	}
+	c.cm = cm
+	return c.setOptions(a)
+}
+
+func (c *conn) setOptions(a verbs.DialAttr) error {
+	if a.TOS != 0 {
+		if r := C.blk_cm_option(c.c, 0, C.uint8_t(a.TOS)); r < 0 {
+			return &verbs.OpError{Op: "set type of service", Err: errno(r)}
+		}
+	}
+	if a.AckTimeout > 0 {
+		if r := C.blk_cm_option(c.c, 1, C.uint8_t(ackTimeoutCode(a.AckTimeout))); r < 0 {
+			return &verbs.OpError{Op: "set ack timeout", Err: errno(r)}
+		}
+	}
+	return nil
+}
+
+// resolve finds the device and the path. Afterwards the device is known.
+func (c *conn) resolve(ctx context.Context, a verbs.DialAttr) error {
+	src, dst := cAddr(netip.AddrPortFrom(a.Src, 0)), cAddr(a.Dst)
+	r := C.blk_resolve_addr(c.c, &src, &dst, C.int(addrTime.Milliseconds()))
+	if r < 0 {
+		return explainAddr(a, errno(r))
+	}
+	if err := c.await(ctx, "resolve address of", C.RDMA_CM_EVENT_ADDR_RESOLVED, addrTime); err != nil {
+		return explainAddr(a, err)
+	}
+	if r := C.blk_resolve_route(c.c, C.int(routeTime.Milliseconds())); r < 0 {
+		return &verbs.OpError{Op: "resolve route to", Peer: a.Dst.String(), Err: errno(r)}
+	}
+	return c.await(ctx, "resolve route to", C.RDMA_CM_EVENT_ROUTE_RESOLVED, routeTime)
+}
+
+// await waits for one CM event. Any other is an error: before the connection is up, events come only as answers.
+func (c *conn) await(ctx context.Context, op string, want C.uint32_t, limit time.Duration) error {
+	_, err := c.awaitEvent(ctx, op, want, limit)
+	return err
+}
+
+func (c *conn) awaitEvent(ctx context.Context, op string, want C.uint32_t, limit time.Duration) (
+	ev C.struct_blk_cm_event, err error,
+) {
+	c.cm.setDeadline(time.Now().Add(limit))
+	stop := context.AfterFunc(ctx, c.cm.interrupt)
+	ev, err = c.nextCM()
+	if !stop() {
+		return ev, ended(op, c.peer, ctx.Err())
+	}
+	if err == nil && ev._type != want {
+		err = unwanted(&ev)
+	}
+	if err != nil {
+		err = &verbs.OpError{Op: op, Peer: c.peer.String(), Err: asTimeout(err)}
+	}
+	return ev, err
+}
+
+// unwanted is the error for an event that says no.
+func unwanted(ev *C.struct_blk_cm_event) error {
+	cause := cmStatus(ev)
+	switch {
+	case cause == nil:
+		return errors.New(cmEventName(ev))
+	case errors.Is(cause, verbs.ErrRejected):
+		return cause
+	}
+	return fmt.Errorf("%s: %w", cmEventName(ev), cause)
+}
+
+// setUp makes the memory keys and the queues on the device that the route leads over.
+func (c *conn) setUp(ctx context.Context, a verbs.DialAttr) error {
+	var d C.struct_blk_device
+	if r := C.blk_query_device(c.c, &d); r < 0 {
+		return &verbs.OpError{Op: "query device", Err: errno(r)}
+	}
+	c.local = goAddr(&d.local)
+	c.info = describe(&d, c.local.Addr())
+	c.responderResources = responderResources(uint32(d.max_qp_rd_atom))
+	c.initiatorDepth = uint8(min(1, d.max_qp_init_rd_atom))
+	if err := checkDepths(a, &d); err != nil {
+		return err
+	}
+	if err := c.join(ctx, a.Arena); err != nil {
+		return err
+	}
+	return c.makeQueues(a, &d)
+}
+
+// join makes the connection one of the device's and the arena's.
+func (c *conn) join(ctx context.Context, arena *verbs.Arena) (err error) {
+	if c.device, err = useDevice(C.blk_context(c.c)); err != nil {
+		return &verbs.OpError{Op: "watch device " + c.info.Name, Err: err}
+	}
+	c.domain, err = c.device.attach(ctx, arena)
+	return err
+}
+
+var nextVector atomic.Uint32 // spreads connections over the device's interrupt vectors
+
+func (c *conn) makeQueues(a verbs.DialAttr, d *C.struct_blk_device) error {
+	sends, recvs := C.uint32_t(a.SendDepth), C.uint32_t(a.RecvDepth)
+	vector := nextVector.Add(1) % max(1, uint32(d.num_comp_vectors))
+	if r := C.blk_create_cq(c.c, sends, recvs, C.int(vector)); r < 0 {
+		return explainMemory("create completion queue", errno(r), 0)
+	}
+	c.fd = int(C.blk_cq_fd(c.c))
+	if err := c.makeQP(sends, recvs, a.MaxInline); err != nil {
+		return explainMemory("create queue pair", err, 0)
+	}
+	c.qpObject, c.cqObject = C.blk_qp(c.c), C.blk_cq(c.c)
+	c.device.subscribe(c)
+	return nil
+}
+
+// makeQP asks for less inline data when a device does not have as much: siw stops at 80 bytes.
+func (c *conn) makeQP(sends, recvs C.uint32_t, inline int) error {
+	var r C.int
+	for _, n := range []int{inline, min(inline, 80), 0} {
+		r = C.blk_create_qp(c.c, c.domain.pd, sends, recvs, C.uint32_t(n))
+		if r >= 0 {
+			c.maxInline = int(r)
+			return nil
+		}
+	}
+	return errno(r)
+}
+
+// postFirst posts the receives that the peer may use as soon as it has accepted.
+func (c *conn) postFirst(_ context.Context, a verbs.DialAttr) error {
+	recvs := append([]verbs.RecvWR(nil), a.Recvs...)
+	for i := range recvs {
+		recvs[i].SGE.LKey = c.domain.lkeyAt(recvs[i].SGE.Addr, recvs[i].SGE.Len)
+	}
+	_, err := c.PostRecv(recvs)
+	return err
+}
+
+func (c *conn) connect(ctx context.Context, a verbs.DialAttr) error {
+	if err := c.request(a); err != nil {
+		return &verbs.OpError{Op: "connect to", Peer: c.peer.String(), Err: err}
+	}
+	ev, err := c.awaitEvent(ctx, "connect to", C.RDMA_CM_EVENT_ESTABLISHED, connectTime)
+	if err != nil {
+		return explainConnect(err)
+	}
+	c.private = C.GoBytes(unsafe.Pointer(&ev.private_data), C.int(ev.private_len))
+	return nil
+}
+
+// request sends the CM request. Its private data is pinned, because C gets at it through a struct.
+func (c *conn) request(a verbs.DialAttr) error {
+	p := C.struct_blk_params{
+		responder_resources: C.uint8_t(c.responderResources),
+		initiator_depth:     C.uint8_t(c.initiatorDepth),
+		retry_count:         C.uint8_t(a.RetryCount),
+		rnr_retry_count:     C.uint8_t(a.RNRRetry),
+	}
+	if len(a.PrivateData) > 0 {
+		var pin runtime.Pinner
+		defer pin.Unpin()
+		pin.Pin(&a.PrivateData[0])
+		p.private_data, p.private_len = unsafe.Pointer(&a.PrivateData[0]), C.uint8_t(len(a.PrivateData))
+	}
+	return errno(C.blk_connect(c.c, &p))
+}
+
+// responderResources is how many RDMA READs the target may have under way towards us: the speed of our writes.
+// librdmacm compares it with the lowest 8 bits of the device's limit.
+func responderResources(limit uint32) uint8 {
+	return uint8(min(limit, maxResponderResources, uint32(uint8(limit))))
+}
+
+// start sets the receiver-not-ready timer, where the device lets us, and begins to watch CM events.
+func (c *conn) start() {
+	C.blk_set_rnr_timer(c.c, rnrTimerCode)
+	c.cm.setDeadline(time.Time{})
+	c.cmEnded = make(chan struct{})
+	go c.readCM()
+}
+
+// describe tells of a connection's port: the device's own word, and what sysfs adds.
+func describe(d *C.struct_blk_device, local netip.Addr) verbs.DeviceInfo {
+	info := sysClass.port(C.GoString(&d.name[0]), int(d.port), local)
+	info.Active = d.active != 0
+	if d.active_mtu > 0 {
+		info.PathMTU = 128 << d.active_mtu
+	}
+	return info
+}
+
+// checkAttr refuses what no device could do.
+func checkAttr(a verbs.DialAttr) error {
+	switch {
+	case a.Arena == nil:
+		return errors.New("no arena")
+	case len(a.PrivateData) > 56:
+		return fmt.Errorf("%d bytes of private data, at most 56 fit", len(a.PrivateData))
+	case a.RetryCount > 6:
+		return fmt.Errorf("retry count %d, at most 6: rxe takes 7 as for ever", a.RetryCount)
+	case a.RNRRetry > 7:
+		return fmt.Errorf("RNR retry count %d, at most 7", a.RNRRetry)
+	case a.SendDepth < 1 || a.RecvDepth < 1 || len(a.Recvs) > a.RecvDepth:
+		return fmt.Errorf("send depth %d, receive depth %d for %d first receives",
+			a.SendDepth, a.RecvDepth, len(a.Recvs))
+	}
+	return nil
+}
+
+// checkDepths refuses queues that this device does not have.
+func checkDepths(a verbs.DialAttr, d *C.struct_blk_device) error {
+	wr, cqe := int(d.max_qp_wr), int(d.max_cqe)
+	if a.SendDepth <= wr && a.RecvDepth <= wr && a.SendDepth+a.RecvDepth <= cqe {
+		return nil
+	}
+	return &verbs.OpError{
+		Op: "create queues on " + C.GoString(&d.name[0]), Hint: "use a smaller queue depth",
+		Err: fmt.Errorf("%d sends and %d receives wanted, the device has %d work requests a queue and %d completions",
+			a.SendDepth, a.RecvDepth, wr, cqe),
+	}
+}
+
+// cAddr turns an address for C; the zero Addr becomes no address.
+func cAddr(a netip.AddrPort) (out C.struct_blk_addr) {
+	ip := a.Addr().Unmap()
+	out.port = C.uint16_t(a.Port())
+	switch {
+	case ip.Is4():
+		out.family = 4
+		copyIP(&out, ip.AsSlice())
+	case ip.Is6():
+		out.family = 6
+		out.scope = C.uint32_t(scopeID(ip.Zone()))
+		copyIP(&out, ip.AsSlice())
+	}
+	return out
+}
+
+func copyIP(a *C.struct_blk_addr, ip []byte) {
+	for i, b := range ip {
+		a.ip[i] = C.uint8_t(b)
+	}
+}
+
+func goAddr(a *C.struct_blk_addr) netip.AddrPort {
+	raw := *(*[16]byte)(unsafe.Pointer(&a.ip))
+	ip := netip.AddrFrom16(raw)
+	if a.family == 4 {
+		ip = netip.AddrFrom4([4]byte(raw[:4]))
+	}
+	if a.scope != 0 {
+		ip = ip.WithZone(strconv.Itoa(int(a.scope)))
+	}
+	return netip.AddrPortFrom(ip, uint16(a.port))
+}
+
+// scopeID is the number of an interface given by name or number, 0 if there is none.
+func scopeID(zone string) int {
+	if n, err := strconv.Atoi(zone); err == nil {
+		return n
+	}
+	if i, err := net.InterfaceByName(zone); err == nil {
+		return i.Index
+	}
+	return 0
+}

@@ -1,0 +1,111 @@
+package rdmacore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/bits"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"iserblk/verbs"
+)
+
+// Route is the way from this host to an address, as the kernel would go it.
+type Route struct {
+	Src      netip.Addr       // the local address
+	NetDev   string           // the network device that has Src
+	MTU      int              // of NetDev, in bytes
+	Loopback bool             // NetDev is a loopback interface
+	Device   verbs.DeviceInfo // the RDMA port with Src among its GIDs; Name is "" when there is none
+	FreeName string           // a name for a new RDMA device
+}
+
+// RouteTo asks the kernel for the way to dst, leaving by src if that is valid. It sends nothing.
+func RouteTo(src, dst netip.Addr) (Route, error) {
+	local, err := localAddr(src, dst)
+	if err != nil {
+		return Route{}, &verbs.OpError{Op: "find route to", Peer: dst.String(), Err: err}
+	}
+	r := Route{Src: local}
+	r.findInterface()
+	r.findDevice(sysClass)
+	return r, nil
+}
+
+// localAddr is what a datagram socket to dst would be bound to.
+func localAddr(src, dst netip.Addr) (netip.Addr, error) {
+	var from *net.UDPAddr
+	if src.IsValid() {
+		from = net.UDPAddrFromAddrPort(netip.AddrPortFrom(src, 0))
+	}
+	const anyPort = 9
+	c, err := net.DialUDP("udp", from, net.UDPAddrFromAddrPort(netip.AddrPortFrom(dst, anyPort)))
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer c.Close()
+	return netip.MustParseAddrPort(c.LocalAddr().String()).Addr().Unmap(), nil
+}
+
+// findInterface finds the network device with the local address.
+func (r *Route) findInterface() {
+	all, _ := net.Interfaces()
+	for _, i := range all {
+		if !hasAddr(i, r.Src) {
+			continue
+		}
+		r.NetDev, r.MTU, r.Loopback = i.Name, i.MTU, i.Flags&net.FlagLoopback != 0
+		return
+	}
+}
+
+func hasAddr(i net.Interface, want netip.Addr) bool {
+	addrs, _ := i.Addrs()
+	return slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr().Unmap() == want.WithZone("")
+	})
+}
+
+// findDevice finds the RDMA port that has the local address, else the one on the network device, and a free name.
+func (r *Route) findDevice(s sysfs) {
+	devices, _ := s.devices(context.Background())
+	taken := make(map[string]bool)
+	for _, d := range devices {
+		taken[d.Name] = true
+		d = s.port(d.Name, int(d.Port), r.Src)
+		sameDev := r.NetDev != "" && d.NetDev == r.NetDev
+		if d.Addr == r.Src.WithZone("") || sameDev && r.Device.Name == "" {
+			r.Device = d
+		}
+	}
+	for n := 0; r.FreeName == "" || taken[r.FreeName]; n++ {
+		r.FreeName = fmt.Sprintf("rxe%d", n)
+	}
+}
+
+// ackTimeoutCode is the least n with 4.096 µs·2^n >= d, at most 31 (IBTA volume 1, 9.7.6.1.3).
+func ackTimeoutCode(d time.Duration) uint8 {
+	const unit = 4096 * time.Nanosecond
+	units := (d + unit - 1) / unit
+	if units <= 1 {
+		return 0
+	}
+	return uint8(min(bits.Len64(uint64(units-1)), 31))
+}
+
+// sortNumeric sorts names by number where both are numbers, else as text.
+func sortNumeric(names []string) {
+	slices.SortFunc(names, func(a, b string) int {
+		x, errX := strconv.Atoi(a)
+		y, errY := strconv.Atoi(b)
+		if errX == nil && errY == nil {
+			return cmp.Compare(x, y)
+		}
+		return cmp.Compare(a, b)
+	})
+}
