@@ -43,6 +43,7 @@ type fakeDM struct {
 	sent    []message
 	inbox   []message
 	onSend  func(m *message)
+	onPoll  func()
 	pollErr error
 	flushes int
 
@@ -110,6 +111,9 @@ func (d *fakeDM) Flush() error {
 }
 
 func (d *fakeDM) Poll(n Notifier) (int, error) {
+	if d.onPoll != nil {
+		d.onPoll()
+	}
 	d.polling = true
 	defer func() { d.polling = false }()
 	if d.aborted {

@@ -242,7 +242,9 @@ func TestWhatATargetMayAnswer(t *testing.T) {
 			l.answers[keyDataDigest], l.answers[keyImmediateData], l.answers[keyTime2Retain] = "Irrelevant", "Reject", "Reject"
 		}, nil, func(g Negotiated) bool { return !g.ImmediateData }},
 		{"times", func(l *loginTarget, _ *Params) { l.answers[keyTime2Wait], l.answers[keyTime2Retain] = "7", "20" }, nil,
-			func(g Negotiated) bool { return g.DefaultTime2Wait == 7*time.Second && g.DefaultTime2Retain == 20*time.Second }},
+			func(g Negotiated) bool {
+				return g.DefaultTime2Wait == 7*time.Second && g.DefaultTime2Retain == 20*time.Second
+			}},
 		{"times without end", func(l *loginTarget, _ *Params) { l.answers[keyTime2Wait] = "3601" }, ErrProtocol, nil},
 		{"several rounds", func(l *loginTarget, _ *Params) { l.rounds = 3 }, nil, func(g Negotiated) bool { return g.TSIH == 9 }},
 		{"rounds without end", func(l *loginTarget, _ *Params) { l.rounds = 1000 }, ErrProtocol, nil},
