@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -51,6 +52,8 @@ type bed struct {
 	scratch session.Buffer
 	data    session.Buffer
 	free    chan uint16 // tags
+
+	meet atomic.Pointer[func(*multipath.Link)] // sees every new link before the path does
 }
 
 type setting struct {
@@ -140,7 +143,11 @@ func (b *bed) dial(ctx context.Context, command time.Duration) (*multipath.Link,
 			}
 		}
 	}()
-	return &multipath.Link{Nexus: n, Scratch: b.scratch, Lost: lost, Portal: portalAddr.String()}, nil
+	link := &multipath.Link{Nexus: n, Scratch: b.scratch, Lost: lost, Portal: portalAddr.String()}
+	if meet := b.meet.Load(); meet != nil {
+		(*meet)(link)
+	}
+	return link, nil
 }
 
 // result is the end of one request.

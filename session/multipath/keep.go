@@ -2,6 +2,7 @@ package multipath
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -20,26 +21,33 @@ const (
 	logoutTimeout  = 3 * time.Second
 )
 
-// install hands link's nexus to the lane, which resumes what is parked.
-func (p *Path) install(ctx context.Context, link *Link) error {
+// install hands link's nexus to the lane, which resumes what is parked. It waits for the lane whatever happens, since
+// its turns are short and a nexus must not have two owners. A nexus that died unnoticed is refused: it would never
+// report its loss.
+func (p *Path) install(link *Link) error {
 	n := link.Nexus
 	n.OnLost = p.lost
-	err := p.cfg.Lane.Do(ctx, func() {
-		p.nexus, p.failing = n, false
-		stop(p.expiry)
-		if p.quarantined() {
-			p.expireLater() // what waits for a quarantined unit must not wait for ever
-		}
-		p.cfg.Lane.Add(n)
-		p.runTick()
-		for _, q := range p.queues {
-			q.resume()
+	var dead error
+	err := p.cfg.Lane.Do(context.Background(), func() {
+		if dead = n.Cause(); dead == nil {
+			p.takeOver(n, link.Portal)
 		}
 	})
-	if err == nil {
-		p.setStatus(StateUp, link.Portal, nil)
+	return errors.Join(err, dead)
+}
+
+func (p *Path) takeOver(n *session.Nexus, portal string) {
+	p.nexus, p.failing = n, false
+	p.setStatus(StateUp, portal, nil)
+	stop(p.expiry)
+	if p.quarantined() {
+		p.expireLater() // what waits for a quarantined unit must not wait for ever
 	}
-	return err
+	p.cfg.Lane.Add(n)
+	p.runTick()
+	for _, q := range p.queues {
+		q.resume()
+	}
 }
 
 // lost is called on the lane, once, when the nexus has failed: from now on requests park.
@@ -189,7 +197,7 @@ func (p *Path) attempt() (*Link, error) {
 		link.Nexus.Abandon()
 		return nil, err
 	}
-	if err := p.install(ctx, link); err != nil {
+	if err := p.install(link); err != nil {
 		link.Nexus.Abandon()
 		return nil, err
 	}

@@ -105,8 +105,9 @@ func NewPath(cfg Config) *Path {
 }
 
 // Start puts link in charge and keeps the path alive from then on. The path's units may be submitted to at any time.
-func (p *Path) Start(ctx context.Context, link *Link) error {
-	if err := p.install(ctx, link); err != nil {
+// When it fails, link is still the caller's.
+func (p *Path) Start(_ context.Context, link *Link) error {
+	if err := p.install(link); err != nil {
 		return err
 	}
 	go p.keep(link)
