@@ -48,18 +48,13 @@ func (h *horizon) passed(t time.Time) bool {
 // that, it takes it that this process stood still and does not hold the time against the target.
 func (n *Nexus) Tick(now time.Time) time.Duration {
 	n.forgive(now)
-	h := &horizon{now: now, next: tickMax}
-	if n.state < stateLost {
-		n.keepalive(h)
-	}
-	if n.state < stateLost {
-		n.expireCommands(h)
-	}
-	if n.state < stateLost {
-		n.expireControls(h)
-	}
-	if n.state < stateLost {
-		n.expireStall(h)
+	h := horizon{now: now, next: tickMax}
+	n.keepalive(&h)
+	n.expireCommands(&h)
+	n.expireControls(&h)
+	n.expireStall(&h)
+	if n.state == stateLost {
+		h.next = retryPause // the last work requests come back without anybody being told
 	}
 	next := max(h.next, tickMin)
 	n.clocks.due = now.Add(next)
@@ -99,7 +94,7 @@ func later(t time.Time, d time.Duration, now time.Time) time.Time {
 // keepalive: any PDU counts as life, so a busy connection is never pinged. Targets do not do it for us: LIO sends no
 // pings over iSER. In a discovery session LIO answers none either.
 func (n *Nexus) keepalive(h *horizon) {
-	if n.params.Discovery || n.params.NOPInterval < 0 {
+	if n.params.Discovery || n.params.NOPInterval < 0 || n.state >= stateLost {
 		return
 	}
 	k := &n.clocks
