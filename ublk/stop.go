@@ -197,7 +197,7 @@ func (d *Device) remove(ctx context.Context) error {
 	return d.control.wait(ctx, d.delete)
 }
 
-// Resize tells the kernel the device's new size in bytes (Linux 6.16).
+// Resize tells the kernel the device's new size in bytes. Before Linux 6.16 that is errors.ErrUnsupported.
 func (d *Device) Resize(ctx context.Context, size uint64) error {
 	if err := d.lock(ctx); err != nil {
 		return d.wrap("resize", err)
@@ -205,7 +205,7 @@ func (d *Device) Resize(ctx context.Context, size uint64) error {
 	defer d.unlock()
 	switch {
 	case d.control.features&featUpdateSize == 0:
-		return d.wrap("resize", fmt.Errorf("%w: resizing takes Linux 6.16", ErrUnsupported))
+		return d.wrap("resize", fmt.Errorf("%w: it takes Linux 6.16", errors.ErrUnsupported))
 	case size == 0 || size%uint64(d.limits.BlockSize) != 0:
 		return d.wrap("resize", fmt.Errorf("size %d is not a multiple of the block size %d", size, d.limits.BlockSize))
 	case d.stop != nil || d.gone: // on a device without a disk some kernels crash
