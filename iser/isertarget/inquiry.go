@@ -45,7 +45,8 @@ func (t *Target) standardInquiry(d *Disk) []byte {
 	if t.opt.ALUA {
 		b[5] = 1 << 4
 	}
-	copy(b[8:], "ISERTEST")
+	copy(b[8:], "        ")
+	copy(b[8:16], t.opt.Vendor)
 	copy(b[16:], "MEMORY DISK     ")
 	copy(b[32:], "0001")
 	return b

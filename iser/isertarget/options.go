@@ -2,8 +2,9 @@ package isertarget
 
 // Options are a target's habits. The zero value behaves like LIO.
 type Options struct {
-	Name string // iSCSI name; empty means DefaultName
-	CHAP CHAP
+	Name   string // iSCSI name; empty means DefaultName
+	Vendor string // of every unit, 8 characters; empty means "ISERTEST"
+	CHAP   CHAP
 
 	NoImmediateData bool // as tgt and SCST
 	FirstBurst      int  // bytes; 0 means 65536
@@ -44,6 +45,9 @@ func (o Options) withDefaults() Options {
 	def(&o.Window, 64)
 	def(&o.Receives, 128)
 	def(&o.MaxLoginSegment, 8192)
+	if o.Vendor == "" {
+		o.Vendor = "ISERTEST"
+	}
 	if o.Name == "" {
 		o.Name = DefaultName
 	}

@@ -1,6 +1,8 @@
 package isertarget
 
 import (
+	"slices"
+
 	"iserblk/session/pdu"
 	"iserblk/session/scsi"
 )
@@ -83,6 +85,10 @@ func (t *Target) replace(s *session) (old *session) {
 	}
 	old = t.sessions[s.key]
 	t.sessions[s.key] = s
+	t.replaced = slices.DeleteFunc(t.replaced, func(r *session) bool { return len(r.tasks) == 0 })
+	if old != nil {
+		t.replaced = append(t.replaced, old)
+	}
 	return old
 }
 

@@ -22,6 +22,7 @@ type Target struct {
 	conns      map[int]*Conn
 	connCount  int
 	sessions   map[sessionKey]*session
+	replaced   []*session // whose commands may still run
 	tsih       pdu.TSIH
 	hooks      Hooks
 	log        []Record

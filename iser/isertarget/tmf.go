@@ -1,6 +1,9 @@
 package isertarget
 
 import (
+	"maps"
+	"slices"
+
 	"iserblk/session/pdu"
 	"iserblk/session/scsi"
 )
@@ -99,7 +102,7 @@ func (t *Target) marked(match func(*task) bool) []*task {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var list []*task
-	for _, s := range t.sessions {
+	for _, s := range slices.AppendSeq(slices.Clone(t.replaced), maps.Values(t.sessions)) {
 		for _, k := range s.tasks {
 			if match(k) {
 				k.aborted = true
