@@ -2,7 +2,6 @@ package multipath_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -32,22 +31,28 @@ const (
 	patience    = 10 * time.Second
 )
 
-var (
-	portalAddr = netip.MustParseAddrPort("10.0.0.1:3260")
-	isid       = pdu.ISID{0x80, 1, 2, 3, 4, 5}
-)
+var portalAddr = netip.MustParseAddrPort("10.0.0.1:3260")
 
-// bed is a unit of a target in memory, served over one path on a real lane.
+// bed is a unit of a target in memory, served on real lanes. Its first way is at hand as its own.
 type bed struct {
-	t       *testing.T
+	*way
 	portal  *verbstest.Listener
 	net     *verbstest.Net
 	target  *isertarget.Target
 	disk    *isertarget.Disk
 	arena   *verbs.Arena
+	unit    *multipath.Unit
+	ways    []*way
+	setting setting
+}
+
+// way is one lane with its path and its queue of the unit.
+type way struct {
+	t       *testing.T
+	bed     *bed
+	isid    pdu.ISID
 	lane    *lane.Lane
 	path    *multipath.Path
-	unit    *multipath.Unit
 	queue   *multipath.Queue
 	scratch session.Buffer
 	data    session.Buffer
@@ -61,53 +66,63 @@ type setting struct {
 	disk    isertarget.DiskOptions
 	noPath  time.Duration
 	command time.Duration
+	lanes   int
 }
 
 func newBed(t *testing.T, s setting) *bed {
 	t.Helper()
-	b := &bed{t: t, net: verbstest.New(), target: isertarget.New(s.target), free: make(chan uint16, depth)}
+	if s.noPath == 0 {
+		s.noPath = patience
+	}
+	b := &bed{net: verbstest.New(), target: isertarget.New(s.target), setting: s}
 	b.disk = b.target.AddDisk(0, s.disk)
 	b.portal = must(b.net.Listen(portalAddr))
 	b.target.Serve(isertarget.InMemory(b.portal), 1)
 	b.arena = must(verbs.NewArena(64 << 20))
-	b.scratch, b.data = b.carve(session.ProbeSize), b.carve(depth*maxTransfer)
-	params, zeroes := b.carve(depth*multipath.ParamSize), b.carve(4096)
-	for i := range uint16(depth) {
-		b.free <- i
-	}
-	b.lane = must(lane.New(lane.Options{Spin: -1}))
-	b.lane.Start()
-	if s.noPath == 0 {
-		s.noPath = patience
-	}
-	b.path = multipath.NewPath(multipath.Config{
-		Lane: b.lane, Dial: func(ctx context.Context) (*multipath.Link, error) { return b.dial(ctx, s.command) },
-		NoPathTimeout: s.noPath, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	})
-	b.start(multipath.Memory{Params: params, Zeroes: zeroes}, s.command)
 	t.Cleanup(b.close)
+	for i := range max(s.lanes, 1) {
+		b.open(t, i)
+	}
+	b.way = b.ways[0]
+	b.target.ResetLog()
 	return b
 }
 
-func (b *bed) start(m multipath.Memory, command time.Duration) {
-	b.t.Helper()
-	link := must(b.dial(b.t.Context(), command))
-	lu := must(session.Probe(b.t.Context(), link.Nexus, scsi.LUN{}, b.scratch))
-	b.unit = multipath.NewUnit(lu, maxTransfer, depth)
-	b.queue = b.unit.AddQueue(b.path, m)
-	if err := b.path.AddUnit(b.t.Context(), b.unit, b.queue); err != nil {
-		b.t.Fatal(err)
+// open adds a way; the first finds out what the unit is.
+func (b *bed) open(t *testing.T, i int) {
+	t.Helper()
+	w := &way{t: t, bed: b, isid: pdu.ISID{0x80, 1, 2, 3, 4, byte(i)}, free: make(chan uint16, depth)}
+	b.ways = append(b.ways, w)
+	w.scratch, w.data = b.carve(session.ProbeSize), b.carve(depth*maxTransfer)
+	params, zeroes := b.carve(depth*multipath.ParamSize), b.carve(4096)
+	for tag := range uint16(depth) {
+		w.free <- tag
 	}
-	if err := b.path.Start(b.t.Context(), link); err != nil {
-		b.t.Fatal(err)
+	w.lane = must(lane.New(lane.Options{Spin: -1}))
+	w.lane.Start()
+	w.path = multipath.NewPath(multipath.Config{
+		Lane: w.lane, Dial: w.dial, NoPathTimeout: b.setting.noPath, Log: slog.New(slog.DiscardHandler),
+	})
+	link := must(w.dial(t.Context()))
+	lu := must(session.Probe(t.Context(), link.Nexus, scsi.LUN{}, w.scratch))
+	if b.unit == nil {
+		b.unit = multipath.NewUnit(lu, maxTransfer, depth)
 	}
-	b.target.ResetLog()
+	w.queue = b.unit.AddQueue(w.path, multipath.Memory{Params: params, Zeroes: zeroes})
+	if err := w.path.AddUnit(t.Context(), b.unit, w.queue); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.path.Start(t.Context(), link); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (b *bed) close() {
 	b.unit.Fail()
-	b.path.Stop()
-	b.lane.Stop()
+	for _, w := range b.ways {
+		w.path.Stop()
+		w.lane.Stop()
+	}
 	b.target.Close()
 	if err := b.arena.Close(); err != nil {
 		b.t.Error(err)
@@ -120,14 +135,15 @@ func (b *bed) carve(size int) session.Buffer {
 }
 
 // dial logs in as the product does: one ISID for good.
-func (b *bed) dial(ctx context.Context, command time.Duration) (*multipath.Link, error) {
+func (w *way) dial(ctx context.Context) (*multipath.Link, error) {
+	b := w.bed
 	c, err := iser.Dial(ctx, b.net, iser.Options{Target: portalAddr, Arena: b.arena})
 	if err != nil {
 		return nil, err
 	}
 	n, err := session.Login(ctx, c, session.Params{
-		InitiatorName: "iqn.2026-01.test:initiator", TargetName: b.target.Name(), ISID: isid,
-		CommandTimeout: command, AbortTimeout: time.Second, LoginTimeout: 2 * time.Second,
+		InitiatorName: "iqn.2026-01.test:initiator", TargetName: b.target.Name(), ISID: w.isid,
+		CommandTimeout: b.setting.command, AbortTimeout: time.Second, LoginTimeout: 2 * time.Second,
 	})
 	if err != nil {
 		c.Close()
@@ -143,8 +159,8 @@ func (b *bed) dial(ctx context.Context, command time.Duration) (*multipath.Link,
 			}
 		}
 	}()
-	link := &multipath.Link{Nexus: n, Scratch: b.scratch, Lost: lost, Portal: portalAddr.String()}
-	if meet := b.meet.Load(); meet != nil {
+	link := &multipath.Link{Nexus: n, Scratch: w.scratch, Lost: lost, Portal: portalAddr.String()}
+	if meet := w.meet.Load(); meet != nil {
 		(*meet)(link)
 	}
 	return link, nil
@@ -160,46 +176,46 @@ type result struct {
 func (x *result) Done(_ *block.Request, errno syscall.Errno) { x.errno <- errno }
 
 // begin submits a request; data is copied in for a write.
-func (b *bed) begin(op block.Op, flags block.Flags, off, length uint64, data []byte) *result {
-	b.t.Helper()
-	tag := <-b.free
+func (w *way) begin(op block.Op, flags block.Flags, off, length uint64, data []byte) *result {
+	w.t.Helper()
+	tag := <-w.free
 	x := &result{errno: make(chan syscall.Errno, 1)}
-	x.r = block.Request{Op: op, Flags: flags, Tag: tag, Offset: off, Length: length, Sink: x, Region: b.data.Region}
+	x.r = block.Request{Op: op, Flags: flags, Tag: tag, Offset: off, Length: length, Sink: x, Region: w.data.Region}
 	if op == block.Read || op == block.Write {
-		x.r.Data = b.data.Mem[int(tag)*maxTransfer:][:length]
+		x.r.Data = w.data.Mem[int(tag)*maxTransfer:][:length]
 		copy(x.r.Data, data)
 	}
-	b.lane.Post(func() { b.queue.Submit(&x.r) })
+	w.lane.Post(func() { w.queue.Submit(&x.r) })
 	return x
 }
 
 // end waits for a request.
-func (b *bed) end(x *result) syscall.Errno {
-	b.t.Helper()
+func (w *way) end(x *result) syscall.Errno {
+	w.t.Helper()
 	select {
 	case errno := <-x.errno:
-		b.free <- x.r.Tag
+		w.free <- x.r.Tag
 		return errno
 	case <-time.After(patience):
-		b.t.Fatalf("%v of %d bytes at %d did not end", x.r.Op, x.r.Length, x.r.Offset)
+		w.t.Fatalf("%v of %d bytes at %d did not end", x.r.Op, x.r.Length, x.r.Offset)
 		return 0
 	}
 }
 
-func (b *bed) do(op block.Op, flags block.Flags, off, length uint64, data []byte) syscall.Errno {
-	b.t.Helper()
-	return b.end(b.begin(op, flags, off, length, data))
+func (w *way) do(op block.Op, flags block.Flags, off, length uint64, data []byte) syscall.Errno {
+	w.t.Helper()
+	return w.end(w.begin(op, flags, off, length, data))
 }
 
-func (b *bed) write(off uint64, data []byte) syscall.Errno {
-	b.t.Helper()
-	return b.do(block.Write, 0, off, uint64(len(data)), data)
+func (w *way) write(off uint64, data []byte) syscall.Errno {
+	w.t.Helper()
+	return w.do(block.Write, 0, off, uint64(len(data)), data)
 }
 
-func (b *bed) read(off, n uint64) ([]byte, syscall.Errno) {
-	b.t.Helper()
-	x := b.begin(block.Read, 0, off, n, nil)
-	errno := b.end(x)
+func (w *way) read(off, n uint64) ([]byte, syscall.Errno) {
+	w.t.Helper()
+	x := w.begin(block.Read, 0, off, n, nil)
+	errno := w.end(x)
 	return append([]byte(nil), x.r.Data...), errno
 }
 
