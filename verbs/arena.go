@@ -104,12 +104,13 @@ func (a *Arena) Release(id RegionID) {
 	}
 }
 
-// Mem is the region's bytes. The slice is valid until Close.
+// Mem is the region's bytes, none of a region that was released. The slice is valid until Close.
 func (a *Arena) Mem(id RegionID) []byte {
 	a.mu.Lock()
 	r := a.regions[id]
 	a.mu.Unlock()
-	return a.mem[r.Off : r.Off+r.Len : r.Off+r.Len]
+	end := r.Off + max(r.Len, 0)
+	return a.mem[r.Off:end:end]
 }
 
 // Regions is a copy of the table, indexed by RegionID. Released ones have Len 0.

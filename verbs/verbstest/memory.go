@@ -73,6 +73,9 @@ func (m *memory) drop(i int) {
 
 func (m *memory) register(id verbs.RegionID, r verbs.Region) {
 	w := window{Region: r, mem: m.arena.Mem(id)}
+	if len(w.mem) == 0 {
+		return // another connection has just released it
+	}
 	w.addr = verbs.Addr(w.mem)
 	w.keys.LKey = m.key(id, localUse)
 	if r.Access == verbs.AccessRemote {
