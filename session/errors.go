@@ -100,7 +100,11 @@ func (e *LoginError) Status() pdu.LoginStatus {
 
 // Error gives the RFC's words and the numbers.
 func (e *LoginError) Error() string {
-	return fmt.Sprintf("login refused: %v (status %02x/%02x)", e.Status(), e.Class, e.Detail)
+	hint := ""
+	if e.Status() == pdu.LoginServiceUnavailable {
+		hint = "; LIO says so of a target that it does not have, too"
+	}
+	return fmt.Sprintf("login refused: %v (status %02x/%02x)%s", e.Status(), e.Class, e.Detail, hint)
 }
 
 // Is matches the sentinel of the status.

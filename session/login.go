@@ -304,7 +304,25 @@ func (l *login) roundTrip(ctx context.Context, bhs *[pdu.BHSLen]byte, text []byt
 	if err := l.dm.Flush(); err != nil {
 		return err
 	}
-	return await(ctx, l.dm, l, func() bool { return l.got })
+	err := await(ctx, l.dm, l, func() bool { return l.got })
+	if err != nil && ctx.Err() == nil {
+		return l.hungUp(pdu.LoginRequest(bhs[:]).CSG(), err)
+	}
+	return err
+}
+
+// hungUp explains a connection that ended in place of an answer. LIO closes it without a word when we offer no
+// authentication and it wants some, and so soon after a refusal that this is mostly lost on the way.
+func (l *login) hungUp(stage pdu.Stage, err error) error {
+	switch {
+	case stage != pdu.StageSecurity:
+		return err
+	case l.auth == nil && !l.answered:
+		return fmt.Errorf("the target hung up at the first request, it may want CHAP: %w", err)
+	case l.auth != nil && l.auth.CanTransit():
+		return fmt.Errorf("%w: the target hung up on our name and secret: %w", ErrAuth, err)
+	}
+	return err
 }
 
 // check tells a good response from a refusal and from nonsense.

@@ -373,12 +373,41 @@ func TestALoginHasAnEnd(t *testing.T) {
 			t.Errorf("cancelled: %v", err)
 		}
 	})
-	loginBed(t, func(t *testing.T, l *loginTarget) {
-		l.mute, l.dm.pollErr = true, errCable
-		if _, err := Login(t.Context(), l.dm, l.params()); !errors.Is(err, errCable) {
-			t.Errorf("connection lost: %v", err)
-		}
-	})
+}
+
+func TestATargetThatHangsUpIsExplained(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		chap   bool
+		step   int
+		isAuth bool
+		words  string
+	}{
+		{"at once", false, 0, false, "may want CHAP"},
+		{"at the offer of CHAP", true, 0, false, "cable"},
+		{"at our response", true, 2, true, "hung up on our name and secret"},
+		{"in the operational stage", false, 1, false, "cable"},
+	} {
+		loginBed(t, func(t *testing.T, l *loginTarget) {
+			p := l.params()
+			if c.chap {
+				l.chapA, l.secret = chap.SHA256, ownSecret
+				p.CHAP = credentials(ownSecret, "")
+			}
+			requests := 0
+			l.dm.onSend = func(m *message) {
+				if requests++; requests > c.step {
+					l.dm.pollErr = errCable
+					return
+				}
+				l.onSend(m)
+			}
+			_, err := Login(t.Context(), l.dm, p)
+			if !errors.Is(err, errCable) || errors.Is(err, ErrAuth) != c.isAuth || !strings.Contains(err.Error(), c.words) {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		})
+	}
 }
 
 func TestALongRequestGoesInParts(t *testing.T) {

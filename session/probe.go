@@ -211,9 +211,12 @@ func (u *LogicalUnit) setProvisioning(l scsi.BlockLimits, v scsi.Provisioning) {
 	u.ReadsZeroes = u.ReadsZeroes || v.ReadZeroes
 }
 
-// inBytes turns blocks into bytes, as many as fit.
+// inBytes turns a limit in blocks into bytes. One that no transfer comes near, as LIO has for a disk in memory, is none.
 func inBytes(blocks, size uint32) uint32 {
-	return uint32(min(uint64(blocks)*uint64(size), math.MaxUint32))
+	if n := uint64(blocks) * uint64(size); n < math.MaxUint32 {
+		return uint32(n)
+	}
+	return 0
 }
 
 // mode reads write protection and the write cache. A unit without the caching page counts as one without a cache, as

@@ -233,6 +233,11 @@ func TestProbeFindsOutWhatAUnitIs(t *testing.T) {
 			binary.BigEndian.PutUint32(u.pages[0xb0][4+16:], math.MaxUint32)
 			w.MaxUnmapBlocks = 0
 		}},
+		{"one of no bounds", func(u *fakeUnit, w *LogicalUnit) {
+			binary.BigEndian.PutUint32(u.pages[0xb0][4+4:], 0xfffffff8)
+			binary.BigEndian.PutUint32(u.pages[0xb0][4+8:], 0xfffffff8)
+			w.MaxTransfer, w.OptimalTransfer = 0, 0
+		}},
 		{"one that promises UNMAP and limits it to nothing", func(u *fakeUnit, w *LogicalUnit) {
 			binary.BigEndian.PutUint32(u.pages[0xb0][4+16:], 0)
 			w.Unmap, w.MaxUnmapBlocks = false, 0
