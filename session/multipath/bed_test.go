@@ -43,6 +43,7 @@ type bed struct {
 	arena   *verbs.Arena
 	unit    *multipath.Unit
 	ways    []*way
+	closed  bool
 	setting setting
 }
 
@@ -118,6 +119,10 @@ func (b *bed) open(t *testing.T, i int) {
 }
 
 func (b *bed) close() {
+	if b.closed {
+		return
+	}
+	b.closed = true
 	b.unit.Fail()
 	for _, w := range b.ways {
 		w.path.Stop()

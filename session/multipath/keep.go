@@ -193,7 +193,7 @@ func (p *Path) attempt() (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.readmit(ctx, link); err != nil {
+	if err := WhileAlive(ctx, link.Lost, func(ctx context.Context) error { return p.readmit(ctx, link) }); err != nil {
 		link.Nexus.Abandon()
 		return nil, err
 	}

@@ -2,7 +2,10 @@ package multipath_test
 
 import (
 	"errors"
+	"iserblk/iser/isertarget"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"iserblk/session/multipath"
 )
@@ -24,5 +27,26 @@ func TestANexusThatDiedBeforeTheHandoverIsNotPutInCharge(t *testing.T) {
 	})
 	if links != 2 {
 		t.Fatalf("%d links", links)
+	}
+}
+
+// A target that hangs up while a new nexus is being checked answers nothing more; waiting for it would take until the
+// keep-alive gives it up.
+func TestAHangUpDuringTheCheckIsNoticedAtOnce(t *testing.T) {
+	b := newBed(t, setting{})
+	var hungUp atomic.Bool
+	b.target.SetHooks(isertarget.Hooks{Command: func(c isertarget.Command) isertarget.Action {
+		if c.Op() == opInquiry && hungUp.CompareAndSwap(false, true) {
+			return isertarget.Disconnect()
+		}
+		return isertarget.Execute()
+	}})
+	start := time.Now()
+	b.cut()
+	if errno := b.write(0, pattern(1, 512)); errno != 0 {
+		t.Fatal(errno)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Fatalf("it took %v", took)
 	}
 }

@@ -25,6 +25,7 @@ func pattern(seed byte, n int) []byte {
 }
 
 const (
+	opInquiry   = 0x12
 	opWrite16   = 0x8a
 	opRead16    = 0x88
 	opSync16    = 0x91
