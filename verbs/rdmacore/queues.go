@@ -85,3 +85,11 @@ func (q *queues) Arm() error {
 	}
 	return nil
 }
+
+// queuesAround is the data path over queues of another making.
+func queuesAround(qp, cq unsafe.Pointer, sends, recvs int) *queues {
+	return &queues{c: C.blk_conn_around((*C.struct_ibv_qp)(qp), (*C.struct_ibv_cq)(cq), C.uint32_t(sends), C.uint32_t(recvs))}
+}
+
+// free frees what queuesAround has made.
+func (q *queues) free() { C.blk_conn_free(q.c) }

@@ -1,14 +1,12 @@
 package rdmacore
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math/bits"
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
 	"iserblk/verbs"
@@ -96,16 +94,4 @@ func ackTimeoutCode(d time.Duration) uint8 {
 		return 0
 	}
 	return uint8(min(bits.Len64(uint64(units-1)), 31))
-}
-
-// sortNumeric sorts names by number where both are numbers, else as text.
-func sortNumeric(names []string) {
-	slices.SortFunc(names, func(a, b string) int {
-		x, errX := strconv.Atoi(a)
-		y, errY := strconv.Atoi(b)
-		if errX == nil && errY == nil {
-			return cmp.Compare(x, y)
-		}
-		return cmp.Compare(a, b)
-	})
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,10 +41,10 @@ func (s sysfs) port(name string, port int, prefer netip.Addr) verbs.DeviceInfo {
 	dir := []string{"infiniband", name, "ports", strconv.Itoa(port)}
 	info := verbs.DeviceInfo{
 		Name: name, Port: uint8(port),
-		LinkLayer: s.read(append(dir, "link_layer")...),
-		Active:    strings.HasPrefix(s.read(append(dir, "state")...), "4:"),
+		LinkLayer: s.read(under(dir, "link_layer")...),
+		Active:    strings.HasPrefix(s.read(under(dir, "state")...), "4:"),
 	}
-	info.Addr, info.NetDev = pickGID(s.gids(dir), prefer)
+	info.Addr, info.NetDev = s.pickGID(dir, prefer)
 	if info.NetDev == "" {
 		info.NetDev = s.parent(name)
 	}
@@ -53,41 +54,45 @@ func (s sysfs) port(name string, port int, prefer netip.Addr) verbs.DeviceInfo {
 	return info
 }
 
-// gid is an entry of a port's GID table.
-type gid struct {
-	addr   netip.Addr
-	netDev string
-}
-
-func (s sysfs) gids(dir []string) []gid {
-	var out []gid
-	path := func(words ...string) []string { return append(append([]string(nil), dir...), words...) }
-	for _, index := range s.list(path("gids")...) {
-		addr, err := netip.ParseAddr(s.read(path("gids", index)...))
-		if err != nil || addr.IsUnspecified() {
-			continue
-		}
-		out = append(out, gid{addr: addr.Unmap(), netDev: s.read(path("gid_attrs", "ndevs", index)...)})
-	}
-	return out
-}
+// emptyGIDs in a row end the search: tables have up to 1024 entries, filled from the front, and reading one is a
+// system call.
+const emptyGIDs = 64
 
 // pickGID returns the wanted address and its network device, else those of the first routable GID, else the network
 // device of any GID.
-func pickGID(gids []gid, want netip.Addr) (addr netip.Addr, netDev string) {
+func (s sysfs) pickGID(dir []string, want netip.Addr) (addr netip.Addr, netDev string) {
 	want = want.Unmap().WithZone("")
-	for _, g := range gids {
-		switch {
-		case g.addr == want:
-			return g.addr, g.netDev
-		case !addr.IsValid() && !g.addr.IsLinkLocalUnicast():
-			addr, netDev = g.addr, g.netDev
+	for i, empty := 0, 0; empty < emptyGIDs; i++ {
+		gid, ok := s.gid(dir, i)
+		if !ok {
+			empty++
+			continue
+		}
+		empty = 0
+		switch routable := !gid.IsLinkLocalUnicast(); {
+		case gid == want, routable && !want.IsValid():
+			return gid, s.netDev(dir, i)
+		case routable && !addr.IsValid():
+			addr, netDev = gid, s.netDev(dir, i)
 		case netDev == "":
-			netDev = g.netDev
+			netDev = s.netDev(dir, i)
 		}
 	}
 	return addr, netDev
 }
+
+// gid is one entry of a port's GID table, unless it is empty.
+func (s sysfs) gid(dir []string, i int) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(s.read(under(dir, "gids", strconv.Itoa(i))...))
+	return addr.Unmap(), err == nil && !addr.IsUnspecified()
+}
+
+func (s sysfs) netDev(dir []string, i int) string {
+	return s.read(under(dir, "gid_attrs", "ndevs", strconv.Itoa(i))...)
+}
+
+// under is a path below dir, in memory of its own.
+func under(dir []string, words ...string) []string { return slices.Concat(dir, words) }
 
 // parent is the network device that a software device was made on, or the only one of an adapter.
 func (s sysfs) parent(name string) string {
@@ -120,7 +125,7 @@ func roceMTU(netMTU int) int {
 	return 0
 }
 
-// list is the names in a directory, in the order of their numbers where they are numbers; none when it is missing.
+// list is the names in a directory, sorted; none when it is missing.
 func (s sysfs) list(path ...string) []string {
 	entries, err := os.ReadDir(s.join(path))
 	if err != nil {
@@ -130,7 +135,6 @@ func (s sysfs) list(path ...string) []string {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	sortNumeric(names)
 	return names
 }
 

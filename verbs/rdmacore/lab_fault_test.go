@@ -1,0 +1,208 @@
+//go:build cgo && linux
+
+package rdmacore
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"iserblk/verbs"
+)
+
+// failsWithin dials and checks that it fails soon, and how.
+func (p *peer) failsWithin(limit time.Duration, ctx context.Context, a verbs.DialAttr, want error, words ...string) {
+	p.t.Helper()
+	begin := time.Now()
+	err := p.dial(ctx, a)
+	if err == nil {
+		p.t.Fatal("connected")
+	}
+	p.t.Logf("after %v: %v", time.Since(begin).Round(time.Millisecond), err)
+	if took := time.Since(begin); took > limit {
+		p.t.Errorf("failing took %v", took)
+	}
+	says(p.t, err, want, words...)
+	var op *verbs.OpError
+	if !errors.As(err, &op) {
+		p.t.Errorf("%T is no OpError", err)
+	}
+}
+
+func TestAPortWithoutListenerRejects(t *testing.T) {
+	p := newPeer(t)
+	p.failsWithin(2*time.Second, context.Background(), p.attr(labClosed), verbs.ErrRejected, "reason 8", labClosed.String())
+}
+
+func TestAHostThatIsNotThereTimesOut(t *testing.T) {
+	p := newPeer(t)
+	p.failsWithin(5*time.Second, context.Background(), p.attr(labAbsent), nil, "resolve address of "+labAbsent.String())
+}
+
+func TestADeadlineEndsTheSearchForAHost(t *testing.T) {
+	p := newPeer(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	p.failsWithin(1300*time.Millisecond, ctx, p.attr(labAbsent), verbs.ErrTimeout)
+}
+
+func TestADeadlineEndsAConnectThatNobodyAnswers(t *testing.T) {
+	p := newPeer(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
+	p.failsWithin(1500*time.Millisecond, ctx, p.attr(labDark), context.DeadlineExceeded, "connect to "+labDark.String())
+}
+
+func TestACancelledConnectEndsAtOnce(t *testing.T) {
+	p := newPeer(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(300*time.Millisecond, cancel)
+	p.failsWithin(1300*time.Millisecond, ctx, p.attr(labDark), context.Canceled)
+}
+
+func TestAConnectThatNobodyAnswersEndsByItself(t *testing.T) {
+	p := newPeer(t)
+	p.failsWithin(connectTime+2*time.Second, context.Background(), p.attr(labDark), verbs.ErrTimeout, "UDP port 4791")
+}
+
+func TestANetworkDeviceWithoutRDMAIsNamed(t *testing.T) {
+	p := newPeer(t)
+	p.failsWithin(3*time.Second, context.Background(), p.attr(labPlain), verbs.ErrNoDevice,
+		"rdma link add rxe0 type rxe netdev plain0")
+}
+
+func TestASourceThatIsNotHereIsNamed(t *testing.T) {
+	p := newPeer(t)
+	a := p.attr(labTarget)
+	a.Src = netip.MustParseAddr("10.77.0.1")
+	p.failsWithin(3*time.Second, context.Background(), a, nil, "10.0.0.1:3260")
+}
+
+func TestMoreWorkThanTheDeviceHoldsIsRefused(t *testing.T) {
+	p := newPeer(t)
+	a := p.attr(labTarget)
+	a.SendDepth = 1 << 24
+	p.failsWithin(3*time.Second, context.Background(), a, nil, "rxe_d0", "smaller queue depth")
+}
+
+// TestTooLittleLockedMemoryIsNamed runs itself again without the right to exceed the limit.
+func TestTooLittleLockedMemoryIsNamed(t *testing.T) {
+	p := newPeer(t)
+	if os.Getenv("ISERBLK_LIMITED") == "" {
+		cmd := exec.Command("setpriv", "--bounding-set=-ipc_lock,-sys_resource", "--inh-caps=-ipc_lock,-sys_resource",
+			"prlimit", "--memlock=65536:65536", os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), "ISERBLK_LIMITED=1")
+		out, err := cmd.CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	if _, err := p.arena.Carve(1<<20, verbs.AccessRemote); err != nil {
+		t.Fatal(err)
+	}
+	p.failsWithin(5*time.Second, context.Background(), p.attr(labTarget), verbs.ErrMemlock, "64 KiB", "2120 KiB", "ulimit -l")
+}
+
+// TestALimitThatMayBeRaisedIsRaised runs itself again with a low limit and the right to change it.
+func TestALimitThatMayBeRaisedIsRaised(t *testing.T) {
+	p := newPeer(t)
+	if os.Getenv("ISERBLK_LIMITED") == "" {
+		cmd := exec.Command("setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock",
+			"prlimit", "--memlock=65536:65536", os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), "ISERBLK_LIMITED=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
+	if _, err := p.arena.Carve(1<<20, verbs.AccessRemote); err != nil {
+		t.Fatal(err)
+	}
+	p.mustDial(p.attr(labTarget))
+}
+
+func TestAPulledCableIsAnEventAtOnceAndSoIsItsReturn(t *testing.T) {
+	p := newPeer(t)
+	p.mustDial(p.attr(labTarget))
+	defer run(t, "ip", "link", "set", "d0", "up")
+	begin := time.Now()
+	run(t, "ip", "link", "set", "d0", "down")
+	ev := p.eventOf(verbs.EventPortDown)
+	t.Logf("port down after %v: %v", time.Since(begin).Round(time.Millisecond), ev.Err)
+	if time.Since(begin) > 2*time.Second {
+		t.Error("late")
+	}
+	run(t, "ip", "link", "set", "d0", "up")
+	p.eventOf(verbs.EventPortUp)
+}
+
+func TestADeadPeerDisconnectsAndFlushes(t *testing.T) {
+	p := newPeer(t)
+	at := netip.AddrPortFrom(labHost, 7010)
+	server := p.rping(at)
+	a := p.attr(at)
+	a.Recvs = []verbs.RecvWR{p.recv(0), p.recv(1)}
+	p.mustDial(a)
+	if err := server.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.eventOf(verbs.EventDisconnected)
+	for _, wc := range p.poll(2) {
+		if wc.Status != verbs.StatusFlushed {
+			t.Errorf("%+v", wc)
+		}
+	}
+}
+
+func TestARemovedDeviceIsAnEventAndConnectsAgainWhenItIsBack(t *testing.T) {
+	p := newPeer(t)
+	at := netip.MustParseAddrPort("10.7.0.1:7011")
+	run(t, "rdma", "link", "add", "rxe_gone", "type", "rxe", "netdev", "gone0")
+	p.rping(at)
+	a := p.attr(at)
+	a.Recvs = []verbs.RecvWR{p.recv(0)}
+	p.mustDial(a)
+	removed := make(chan error, 1)
+	go func() { removed <- exec.Command("rdma", "link", "del", "rxe_gone").Run() }()
+	p.eventOf(verbs.EventDeviceGone)
+	begin := time.Now()
+	if err := p.conn.Close(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("closing took %v", time.Since(begin).Round(time.Millisecond))
+	if err := <-removed; err != nil {
+		t.Error(err)
+	}
+	run(t, "rdma", "link", "add", "rxe_gone", "type", "rxe", "netdev", "gone0")
+	at = netip.AddrPortFrom(at.Addr(), 7012)
+	p.rping(at)
+	a = p.attr(at)
+	a.Recvs = nil
+	p.conn = nil
+	p.mustDial(a)
+	if p.conn.Device().Name != "rxe_gone" {
+		t.Errorf("%+v", p.conn.Device())
+	}
+}
+
+func TestDevicesAndFindingsShowTheLab(t *testing.T) {
+	needLab(t)
+	devices, err := Devices(context.Background())
+	if err != nil || len(devices) < 2 {
+		t.Fatal(devices, err)
+	}
+	for _, f := range Probe(context.Background(), netip.Addr{}, labTarget.Addr(), labPlain.Addr()) {
+		t.Logf("%+v", f)
+		wantOK := !strings.Contains(f.Detail, "plain0")
+		if f.Check != "pinned memory" && f.OK != wantOK {
+			t.Errorf("%+v", f)
+		}
+	}
+}
