@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"iserblk/cmd/iserblk/state"
+	"iserblk/session"
+	"iserblk/ublk"
 	"iserblk/verbs"
 )
 
@@ -39,12 +41,26 @@ var exitCodes = []struct {
 	{ErrBusy, ExitBusy},
 	{ErrAttached, ExitAttached},
 	{ErrSilent, ExitSilent},
+	{session.ErrAuth, ExitAuth},
+	{session.ErrForbidden, ExitAuth},
 	{ErrNotFound, ExitNotFound},
+	{session.ErrTargetNotFound, ExitNotFound},
+	{session.ErrTargetRemoved, ExitNotFound},
+	{session.ErrNoUnit, ExitNotFound},
+	{session.ErrTargetUnavailable, ExitLogin},
+	{session.ErrRedirect, ExitLogin},
+	{session.ErrNegotiation, ExitLogin},
+	{ublk.ErrUnsupported, ExitNoTransport},
+	{ublk.ErrBusy, ExitBusy},
 	{ErrUnsupported, ExitUnsupported},
+	{session.ErrNotDisk, ExitUnsupported},
 	{verbs.ErrNoProvider, ExitNoTransport},
 	{verbs.ErrNoDevice, ExitNoTransport},
 	{verbs.ErrTimeout, ExitTimeout},
+	{session.ErrTimeout, ExitTimeout},
 	{verbs.ErrRejected, ExitTransport},
+	{session.ErrNexusLost, ExitTransport},
+	{session.ErrDropped, ExitTransport},
 	{fs.ErrPermission, ExitPermission},
 	{os.ErrDeadlineExceeded, ExitTimeout},
 	{context.DeadlineExceeded, ExitTimeout},
@@ -54,6 +70,7 @@ var exitCodes = []struct {
 func ExitCode(err error) int {
 	var remote *RemoteError
 	var dns *net.DNSError
+	var login *session.LoginError
 	switch {
 	case err == nil:
 		return ExitOK
@@ -66,6 +83,9 @@ func ExitCode(err error) int {
 		if errors.Is(err, e.err) {
 			return e.code
 		}
+	}
+	if errors.As(err, &login) {
+		return ExitLogin
 	}
 	return ExitGeneric
 }

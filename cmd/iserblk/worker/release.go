@@ -49,11 +49,17 @@ func Detach(ctx context.Context, r DetachRequest) error {
 	return r.clean(ctx, w)
 }
 
+// defaultForceBound is longer than a worker that can still answer needs.
+const defaultForceBound = 2*tokenTimeout + forceTimeout + logoutTimeout
+
+// bounds are waits that tests cannot sit out.
+var bounds = struct{ force, lastWords time.Duration }{defaultForceBound, lastWordsTimeout}
+
 // ask has a living worker do it.
 func (r DetachRequest) ask(ctx context.Context, w Worker, device string) error {
 	bound := r.Timeout
 	if r.Force {
-		bound = 2*tokenTimeout + forceTimeout + logoutTimeout
+		bound = bounds.force
 	}
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()

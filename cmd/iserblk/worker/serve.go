@@ -44,7 +44,7 @@ func Main(b Backend) int {
 		backend: b, dirs: state.Dirs{Run: h.Run, Keep: h.Keep}, spec: h.Spec, lock: lock,
 		out: newLogFile(files{h.Run, h.Spec.Target}),
 	}
-	return ExitCode(serveUntilSignal(context.Background(), newServer(o), first, append(notes, h.Notes...)))
+	return ExitCode(serveUntilSignal(context.Background(), newServer(o), w, append(notes, h.Notes...)))
 }
 
 // inherited takes over the files that the process was started with.
@@ -63,7 +63,7 @@ func inherited() (net.Conn, *os.File, error) {
 	return conn, lock, nil
 }
 
-func serveUntilSignal(ctx context.Context, s *server, first net.Conn, notes []string) error {
+func serveUntilSignal(ctx context.Context, s *server, first *wire, notes []string) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, stopSignals...)
 	defer signal.Stop(signals)
@@ -110,7 +110,7 @@ func Foreground(ctx context.Context, o ForegroundOptions) error {
 	})
 	ours, theirs := net.Pipe()
 	ended := make(chan error, 1)
-	go func() { ended <- serveUntilSignal(ctx, s, theirs, notes) }()
+	go func() { ended <- serveUntilSignal(ctx, s, newWire(theirs), notes) }()
 	c := &Client{w: newWire(ours)}
 	devices, err := c.Attach(context.WithoutCancel(ctx), o.LUNs, o.Attach, o.Progress)
 	if err == nil {

@@ -59,10 +59,10 @@ func newServer(o serverOptions) *server {
 
 // run serves first and whoever connects to the control socket. A first signal asks politely, a second one forces.
 // The end of ctx is as good as a second signal.
-func (s *server) run(ctx context.Context, first net.Conn, signals <-chan os.Signal) error {
+func (s *server) run(ctx context.Context, first *wire, signals <-chan os.Signal) error {
 	ln, err := s.files.listen()
 	if err != nil {
-		first.Close()
+		first.conn.Close()
 		s.files.removeAll()
 		return err
 	}
@@ -89,7 +89,7 @@ func (s *server) lastWords() {
 	}()
 	select {
 	case <-done:
-	case <-time.After(lastWordsTimeout):
+	case <-time.After(bounds.lastWords):
 	}
 }
 
@@ -127,7 +127,7 @@ func (s *server) accept(ctx context.Context, ln net.Listener) {
 			conn.Close()
 			continue
 		}
-		s.conns.Go(func() { s.serve(ctx, conn) })
+		s.conns.Go(func() { s.serve(ctx, newWire(conn)) })
 	}
 }
 
@@ -152,12 +152,11 @@ func peerCred(conn *net.UnixConn) (cred *unix.Ucred, err error) {
 }
 
 // serve answers one client until it goes. It reads ahead, so that a client that goes cancels its request.
-func (s *server) serve(ctx context.Context, conn net.Conn) {
+func (s *server) serve(ctx context.Context, w *wire) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	defer conn.Close()
-	w := newWire(conn)
+	defer context.AfterFunc(ctx, func() { w.conn.Close() })()
+	defer w.conn.Close()
 	requests := make(chan request)
 	s.conns.Go(func() {
 		defer close(requests)

@@ -1,0 +1,149 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"iserblk/verbs"
+)
+
+// TestMain is also the worker: Attach starts the program it runs in, which is this one.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "worker" {
+		os.Exit(Main(fakeBackend()))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// fakeEngine has LUNs 0 to 3. What it does wrong is the last part of the target's name.
+type fakeEngine struct {
+	spec Spec
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	devices map[uint64]Device
+}
+
+const fakePrefix = "iqn.2026-11.local.test:"
+
+func fakeBackend() Backend {
+	return Backend{NewEngine: newFakeEngine, RemoveDevice: removeFakeDevice}
+}
+
+func (s Spec) trouble() string { return strings.TrimPrefix(s.Target, fakePrefix) }
+
+func newFakeEngine(ctx context.Context, spec Spec, log *slog.Logger) (Engine, error) {
+	log.Info("logging in", "portal", spec.Portals[0], "spec", spec)
+	switch spec.trouble() {
+	case "login-times-out":
+		return nil, fmt.Errorf("log in to %s: %w", spec.Portals[0], verbs.ErrTimeout)
+	case "login-never-ends":
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case "login-panics":
+		panic("the engine fell over")
+	case "login-takes-a-while":
+		time.Sleep(300 * time.Millisecond)
+	}
+	return &fakeEngine{spec: spec, log: log, devices: map[uint64]Device{}}, nil
+}
+
+func (e *fakeEngine) Attach(_ context.Context, luns []uint64, o AttachOptions) ([]Device, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if luns == nil {
+		luns = []uint64{0, 1, 2, 3}
+	}
+	var made []Device
+	for _, lun := range luns {
+		switch _, there := e.devices[lun]; {
+		case there:
+			return nil, fmt.Errorf("LUN %d: %w", lun, ErrAttached)
+		case lun > 3:
+			return nil, fmt.Errorf("LUN %d: %w", lun, ErrNotFound)
+		}
+		made = append(made, Device{
+			Path: "/dev/fake" + strconv.FormatUint(lun, 10), LUN: lun, Size: 1 << 30, BlockSize: 512,
+			State: StateLive, Frontend: o.Frontend,
+		})
+	}
+	for _, d := range made {
+		e.devices[d.LUN] = d
+	}
+	e.log.Info("attached", "devices", len(made))
+	return made, nil
+}
+
+func (e *fakeEngine) Detach(_ context.Context, name string, force bool) error {
+	switch e.spec.trouble() {
+	case "detach-hangs":
+		select {}
+	case "always-open":
+		if !force {
+			return fmt.Errorf("%s: %w", name, ErrBusy)
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for lun, d := range e.devices {
+		if d.Path == name || strconv.FormatUint(lun, 10) == name {
+			delete(e.devices, lun)
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %w", name, ErrNotFound)
+}
+
+func (e *fakeEngine) Status(context.Context) Status {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	st := Status{Target: e.spec.Target, Initiator: e.spec.InitiatorName, Queues: 1}
+	for lun := range uint64(4) {
+		if d, ok := e.devices[lun]; ok {
+			st.Devices = append(st.Devices, d)
+		}
+	}
+	return st
+}
+
+func (e *fakeEngine) Close(_ context.Context, force bool) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.spec.trouble() == "always-open" && !force && len(e.devices) > 0 {
+		return fmt.Errorf("/dev/fake0: %w", ErrBusy)
+	}
+	clear(e.devices)
+	return nil
+}
+
+func (e *fakeEngine) Empty() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.devices) == 0
+}
+
+// removed are the devices that RemoveDevice was called for.
+var removed struct {
+	sync.Mutex
+	paths []string
+}
+
+func removeFakeDevice(_ context.Context, d Device) error {
+	removed.Lock()
+	defer removed.Unlock()
+	if d.LUN == 3 {
+		return errors.New("the kernel does not let go of it")
+	}
+	removed.paths = append(removed.paths, d.Path)
+	return nil
+}
