@@ -128,6 +128,14 @@ func (p *prober) page(code uint8) ([]byte, error) {
 	}
 }
 
+// into makes a parser write its result to dst.
+func into[T any](dst *T, parse func([]byte) (T, error)) func([]byte) error {
+	return func(b []byte) (err error) {
+		*dst, err = parse(b)
+		return err
+	}
+}
+
 // parsePage reads a page that the unit has.
 func (p *prober) parsePage(code uint8, parse func([]byte) error) error {
 	if !p.pages[code] {

@@ -37,15 +37,16 @@ func (m *message) itt() pdu.ITT       { return pdu.BHS(m.bhs[:]).ITT() }
 // fakeDM is a Datamover whose other end is a test: what is flushed goes to sent and to onSend, what is put into inbox
 // arrives at the next Poll.
 type fakeDM struct {
-	t       tester
-	max     int
-	queued  []message
-	sent    []message
-	inbox   []message
-	onSend  func(m *message)
-	onPoll  func()
-	pollErr error
-	flushes int
+	t                tester
+	max              int
+	queued           []message
+	sent             []message
+	inbox            []message
+	onSend           func(m *message)
+	onPoll           func()
+	pollErr          error
+	flushErr, armErr error
+	flushes          int
 
 	commandSlots int // free; negative: any number
 	controlSlots int
@@ -107,7 +108,7 @@ func (d *fakeDM) Flush() error {
 		}
 	}
 	d.queued = nil
-	return nil
+	return d.flushErr
 }
 
 func (d *fakeDM) Poll(n Notifier) (int, error) {
@@ -128,7 +129,7 @@ func (d *fakeDM) Poll(n Notifier) (int, error) {
 }
 
 func (d *fakeDM) Fd() int                  { return -1 }
-func (d *fakeDM) Arm() error               { return nil }
+func (d *fakeDM) Arm() error               { return d.armErr }
 func (d *fakeDM) MaxCommands() int         { return d.max }
 func (d *fakeDM) EnableFullFeature() error { d.fullFeature = true; return nil }
 func (d *fakeDM) Drained() bool            { return d.aborted && d.drained }

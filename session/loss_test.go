@@ -107,6 +107,13 @@ func TestWhatTheDatamoverReportsEndsTheNexus(t *testing.T) {
 		do   func(r *rig)
 	}{
 		{"Poll", func(r *rig) { r.dm.pollErr = errCable; r.turn() }},
+		{"Flush", func(r *rig) { r.dm.flushErr = errCable; r.n.Submit(&newJob(NoData, 0).Command); r.n.Flush() }},
+		{"Arm", func(r *rig) {
+			r.dm.armErr = errCable
+			if !r.n.Arm() {
+				t.Error("a loss is nothing to do")
+			}
+		}},
 		{"ConnectionLost", func(r *rig) { r.n.ConnectionLost(errCable) }},
 		{"ConnectionLost from within Poll", func(r *rig) {
 			j := newJob(NoData, 0)
@@ -236,6 +243,34 @@ func TestATargetsWishToEndTheSessionIsGranted(t *testing.T) {
 	r.turn()
 	if with.Err != nil || waiting.Err != ErrNexusLost || waiting.Sent {
 		t.Errorf("with %v, waiting %v", with.Err, waiting.Err)
+	}
+}
+
+func TestAnOwnersLogoutTakesOverTheTargetsWish(t *testing.T) {
+	r := newRig(t, nil)
+	itt := r.start(newJob(NoData, 0)).itt()
+	for range 2 {
+		r.dm.deliver(pdu.AsyncMessageFields{StatSN: r.nextStat(), Event: pdu.AsyncLogoutRequest, ExpCmdSN: r.n.cmdSN, MaxCmdSN: r.max})
+	}
+	r.turn()
+	calls := 0
+	r.n.Logout(func(error) { calls++ })
+	r.good(itt)
+	r.turn()
+	r.logoutResponse(r.mustSend(pdu.OpLogoutRequest).itt(), pdu.LogoutClosed)
+	r.turn()
+	if calls != 1 || len(r.lost) > 0 || !errors.Is(r.n.Cause(), ErrLoggedOut) {
+		t.Errorf("%d calls, lost %v, cause %v", calls, r.lost, r.n.Cause())
+	}
+}
+
+func TestClosedWithoutALossEndsEverything(t *testing.T) {
+	r := newRig(t, nil)
+	j := newJob(NoData, 0)
+	r.start(j)
+	r.n.Closed()
+	if j.ends != 1 || j.Err != ErrNexusLost || r.n.Cause() != ErrClosed {
+		t.Errorf("ended %d times: %v, cause %v", j.ends, j.Err, r.n.Cause())
 	}
 }
 

@@ -119,13 +119,10 @@ func (p *prober) identify(u *LogicalUnit) error {
 	for _, page := range supported {
 		p.pages[page] = true
 	}
-	if err := p.parsePage(scsi.VPDUnitSerial, func(b []byte) (err error) {
-		u.Serial, err = scsi.ParseUnitSerial(b)
-		return err
-	}); err != nil {
+	if err := p.parsePage(scsi.VPDUnitSerial, into(&u.Serial, scsi.ParseUnitSerial)); err != nil {
 		return err
 	}
-	return p.parsePage(scsi.VPDDeviceID, func(b []byte) error { return u.setNames(b) })
+	return p.parsePage(scsi.VPDDeviceID, u.setNames)
 }
 
 func (u *LogicalUnit) setNames(page []byte) error {
@@ -181,9 +178,9 @@ func (p *prober) limits(u *LogicalUnit) error {
 	var v scsi.Provisioning
 	var d scsi.BlockDevice
 	err := errors.Join(
-		p.parsePage(scsi.VPDBlockLimits, func(b []byte) (err error) { l, err = scsi.ParseBlockLimits(b); return }),
-		p.parsePage(scsi.VPDLogicalProvisioning, func(b []byte) (err error) { v, err = scsi.ParseProvisioning(b); return }),
-		p.parsePage(scsi.VPDBlockDevice, func(b []byte) (err error) { d, err = scsi.ParseBlockDevice(b); return }),
+		p.parsePage(scsi.VPDBlockLimits, into(&l, scsi.ParseBlockLimits)),
+		p.parsePage(scsi.VPDLogicalProvisioning, into(&v, scsi.ParseProvisioning)),
+		p.parsePage(scsi.VPDBlockDevice, into(&d, scsi.ParseBlockDevice)),
 	)
 	if err != nil {
 		return err

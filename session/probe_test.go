@@ -26,6 +26,7 @@ type fakeUnit struct {
 	mode6    []byte
 	mode10   []byte
 	luns     []byte
+	groups   []byte
 	pending  []scsi.Sense // CHECK CONDITIONs to come first
 	statuses []scsi.Status
 	silent   bool // says nothing about what it did not move
@@ -158,6 +159,8 @@ func (u *fakeUnit) execute(cdb *[16]byte) ([]byte, scsi.Sense) {
 		return known(u.mode10, unknownCommand)
 	case cdb[0] == 0xa0:
 		return known(u.luns, unknownCommand)
+	case cdb[0] == 0xa3:
+		return known(u.groups, unknownField)
 	}
 	return nil, unknownCommand
 }
@@ -335,6 +338,21 @@ func TestReportLUNsListsTheUnitsInTheTargetsOrder(t *testing.T) {
 		binary.BigEndian.PutUint32(u.luns, 1<<16)
 		if got, err := ReportLUNs(t.Context(), u.n, scratch()); err == nil {
 			t.Errorf("a list that does not fit: %v", got)
+		}
+	})
+}
+
+func TestPortGroupsAreRead(t *testing.T) {
+	probed(t, func(t *testing.T, u *fakeUnit) {
+		u.groups = []byte{0, 0, 0, 12, 0x81, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 7}
+		got, err := ReportPortGroups(t.Context(), u.n, scsi.LUN{}, scratch())
+		want := []scsi.PortGroup{{Preferred: true, State: scsi.AccessNonOptimized, ID: 2, Ports: []uint16{7}}}
+		if err != nil || !cmp.Equal(got, want) {
+			t.Errorf("%v, %v", got, err)
+		}
+		u.groups = nil
+		if _, err := ReportPortGroups(t.Context(), u.n, scsi.LUN{}, scratch()); !unsupported(err) {
+			t.Errorf("a unit without: %v", err)
 		}
 	})
 }

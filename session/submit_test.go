@@ -109,6 +109,12 @@ func TestAVoidWindowIsIgnored(t *testing.T) {
 	if r.n.maxCmdSN != before || len(r.lost) > 0 {
 		t.Errorf("MaxCmdSN %d, was %d; lost %v", r.n.maxCmdSN, before, r.lost)
 	}
+	// Late news are void too: a window never shrinks.
+	r.dm.deliver(pdu.NOPInFields{ITT: pdu.ReservedITT, TTT: pdu.ReservedTTT, ExpCmdSN: rigCmdSN, MaxCmdSN: before - 10})
+	r.turn()
+	if r.n.maxCmdSN != before {
+		t.Errorf("MaxCmdSN %d, was %d", r.n.maxCmdSN, before)
+	}
 }
 
 func TestCommandsWaitForSlots(t *testing.T) {
