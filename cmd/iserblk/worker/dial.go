@@ -24,7 +24,7 @@ const (
 	pathName = "path0"
 
 	// connectTimeout bounds the connection to one portal, so that a silent one does not use up the whole login.
-	connectTimeout = 5 * time.Second
+	connectTimeout = 10 * time.Second
 	loginTimeout   = 15 * time.Second
 	maxRedirects   = 3
 	// ackTimeout makes the transport give a dead peer up after about half a second of silence in all.
