@@ -16,6 +16,7 @@ import (
 	"iserblk/session/pdu"
 	"iserblk/session/scsi"
 	"iserblk/verbs"
+	"iserblk/verbs/verbstest"
 )
 
 const (
@@ -70,6 +71,7 @@ type model struct {
 	clock    int64
 	blocks   [modelBlocks]history
 	wrong    []string
+	mayFail  bool
 	values   uint64
 	inFlight atomic.Int64
 }
@@ -152,7 +154,7 @@ func (c *call) Done(_ *block.Request, errno syscall.Errno) {
 			m.saw(i, c.begun, end, c.r.Data[(uint64(i)*modelBlock - c.r.Offset):][:modelBlock])
 		}
 	}
-	if errno != 0 && m.setting.noPath == patience {
+	if errno != 0 && m.setting.noPath == patience && !m.mayFail {
 		m.complain("%v at %d ended with %v", c.r.Op, c.r.Offset, errno)
 	}
 	c.way.free <- c.r.Tag
@@ -190,20 +192,31 @@ func fill(b []byte, v uint64) {
 	}
 }
 
-// settle ends all faults and waits for every request; then the disk must hold what was acknowledged last.
+// settle ends all faults, waits for every request and writes everything once more. What the target still holds of dead
+// sessions comes last: none of it may undo what was acknowledged before.
 func (m *model) settle() {
 	m.target.SetHooks(isertarget.Hooks{})
 	m.portal.SetReject(0)
+	m.quiesce()
+	for at := range modelBlocks {
+		m.submit(m.ways[at%modelLanes], block.Write, at, 1)
+	}
+	m.quiesce()
+	m.target.Release(nil)
+	m.check()
+}
+
+func (m *model) quiesce() {
 	end := time.Now().Add(2 * patience)
 	for m.inFlight.Load() > 0 {
-		m.target.Release(nil) // a login may have to wait for what is parked
+		if !m.setting.target.EarlyReinstatement {
+			m.target.Release(nil) // logins wait for what is parked
+		}
 		if time.Now().After(end) {
 			m.rt.Fatalf("requests do not end: %v", m.pending())
 		}
 		time.Sleep(time.Millisecond)
 	}
-	m.target.Release(nil)
-	m.check()
 }
 
 // pending describes what has not ended and the ways.
@@ -245,50 +258,83 @@ func (m *model) strike(n int, a isertarget.Action) {
 	}})
 }
 
-// actions are what may happen to a unit.
-func (m *model) actions() map[string]func(*rapid.T) {
-	op := rapid.SampledFrom([]block.Op{block.Write, block.Write, block.Write, block.Read, block.Read, block.Flush, block.Discard, block.WriteZeroes})
-	request := func(t *rapid.T) {
-		at := rapid.IntRange(0, modelBlocks-1).Draw(t, "at")
-		n := rapid.IntRange(1, min(6, modelBlocks-at)).Draw(t, "n")
-		m.submit(m.ways[rapid.IntRange(0, modelLanes-1).Draw(t, "lane")], op.Draw(t, "op"), at, n)
+// step lets something happen: mostly requests, else a fault or the end of one.
+func (m *model) step(t *rapid.T) {
+	if rapid.IntRange(0, 2).Draw(t, "kind") > 0 {
+		m.request(t)
+		return
 	}
-	times := rapid.IntRange(1, 4)
-	return map[string]func(*rapid.T){
-		"request": request, "request 2": request, "request 3": request, "request 4": request,
-		"rest": func(t *rapid.T) { time.Sleep(time.Duration(rapid.IntRange(0, 4).Draw(t, "ms")) * time.Millisecond) },
-		"kill": func(t *rapid.T) {
-			for _, p := range m.portal.Peers() {
-				if rapid.Bool().Draw(t, "this") {
-					p.Kill(verbs.StatusRetryExc)
-				}
-			}
-		},
-		"disconnect": func(t *rapid.T) {
-			for _, p := range m.portal.Peers() {
-				if rapid.Bool().Draw(t, "this") {
-					p.Disconnect()
-				}
-			}
-		},
-		"refuse":    func(t *rapid.T) { m.portal.SetReject(rapid.SampledFrom([]int{0, 0, 8}).Draw(t, "reason")) },
-		"busy":      func(t *rapid.T) { m.strike(times.Draw(t, "n"), isertarget.Answer(scsi.StatusBusy)) },
-		"attention": func(t *rapid.T) { m.strike(times.Draw(t, "n"), attention(0x29, 0)) },
-		"aborted": func(t *rapid.T) {
-			m.strike(times.Draw(t, "n"), isertarget.Check(scsi.Sense{Key: scsi.KeyAbortedCommand}))
-		},
-		"park":          func(t *rapid.T) { m.strike(times.Draw(t, "n"), isertarget.Park()) },
-		"ghost":         func(t *rapid.T) { m.strike(times.Draw(t, "n"), isertarget.ParkPulled()) },
-		"slow":          func(t *rapid.T) { m.strike(times.Draw(t, "n"), isertarget.Delay(5*time.Millisecond)) },
-		"hang up":       func(t *rapid.T) { m.strike(times.Draw(t, "n"), isertarget.Disconnect()) },
-		"healthy":       func(*rapid.T) { m.target.SetHooks(isertarget.Hooks{}) },
-		"release":       func(*rapid.T) { m.target.Release(nil) },
-		"short answers": func(t *rapid.T) { m.target.SetHooks(isertarget.Hooks{Message: shorten(int32(times.Draw(t, "n")))}) },
+	n := rapid.IntRange(1, 3)
+	action := rapid.SampledFrom([]string{
+		"rest", "rest", "release", "kill", "disconnect", "leave a ghost", "refuse", "healthy", "busy", "attention",
+		"aborted", "park", "slow", "hang up", "short",
+	})
+	switch action.Draw(t, "action") {
+	case "rest":
+		time.Sleep(time.Duration(n.Draw(t, "ms")) * time.Millisecond)
+	case "release":
+		m.target.Release(nil)
+	case "kill":
+		m.some(t, func(p *verbstest.Peer) { p.Kill(verbs.StatusRetryExc) })
+	case "disconnect":
+		m.some(t, (*verbstest.Peer).Disconnect)
+	case "leave a ghost":
+		m.leaveGhost(rapid.IntRange(0, modelBlocks-2).Draw(t, "at"))
+	case "refuse":
+		m.portal.SetReject(8)
+	case "healthy":
+		m.portal.SetReject(0)
+		m.target.SetHooks(isertarget.Hooks{})
+	case "busy":
+		m.strike(n.Draw(t, "n"), isertarget.Answer(scsi.StatusBusy))
+	case "attention":
+		m.strike(n.Draw(t, "n"), isertarget.Check(scsi.Sense{Key: scsi.KeyUnitAttention, ASC: 0x29}))
+	case "aborted":
+		m.strike(n.Draw(t, "n"), isertarget.Check(scsi.Sense{Key: scsi.KeyAbortedCommand}))
+	case "park":
+		m.strike(n.Draw(t, "n"), isertarget.Park())
+	case "slow":
+		m.strike(n.Draw(t, "n"), isertarget.Delay(5*time.Millisecond))
+	case "hang up":
+		m.strike(n.Draw(t, "n"), isertarget.Disconnect())
+	case "short":
+		m.forgive() // what comes short too often does
+		m.target.SetHooks(isertarget.Hooks{Message: shorten(int32(n.Draw(t, "n")))})
 	}
 }
 
-func attention(asc, ascq uint8) isertarget.Action {
-	return isertarget.Check(scsi.Sense{Key: scsi.KeyUnitAttention, ASC: asc, ASCQ: ascq})
+func (m *model) forgive() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mayFail = true
+}
+
+func (m *model) request(t *rapid.T) {
+	at := rapid.IntRange(0, modelBlocks-1).Draw(t, "at")
+	n := rapid.IntRange(1, min(6, modelBlocks-at)).Draw(t, "n")
+	op := rapid.SampledFrom([]block.Op{
+		block.Write, block.Write, block.Write, block.Read, block.Read, block.Flush, block.Discard, block.WriteZeroes,
+	})
+	m.submit(m.ways[rapid.IntRange(0, modelLanes-1).Draw(t, "lane")], op.Draw(t, "op"), at, n)
+}
+
+func (m *model) some(t *rapid.T, strike func(*verbstest.Peer)) {
+	for _, p := range m.portal.Peers() {
+		if rapid.Bool().Draw(t, "this") {
+			strike(p)
+		}
+	}
+}
+
+// leaveGhost has a write reach the target, which sits on it, and the connections die.
+func (m *model) leaveGhost(at int) {
+	held := len(m.target.Parked())
+	m.strike(1, isertarget.ParkPulled())
+	m.submit(m.ways[at%modelLanes], block.Write, at, 2)
+	for end := time.Now().Add(10 * time.Millisecond); len(m.target.Parked()) == held && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	m.cut()
 }
 
 // shorten makes the next n good responses claim that the last 100 bytes were not moved.
@@ -323,7 +369,9 @@ func TestNothingIsLostOrUndoneWhateverHappens(t *testing.T) {
 		for i := range m.blocks {
 			m.blocks[i].events = []event{{end: m.now(), sure: true}}
 		}
-		rt.Repeat(m.actions())
+		for range rapid.IntRange(10, 40).Draw(rt, "steps") {
+			m.step(rt)
+		}
 		m.settle()
 	})
 }
