@@ -22,6 +22,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "worker" {
 		os.Exit(Main(fakeBackend()))
 	}
+	if len(os.Args) > 1 && os.Args[1] == "isolate-me" {
+		beIsolated()
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -167,15 +167,28 @@ func cleanEnv(env []string) []string {
 
 // startIsolated starts the child from a thread that is prepared for a block server and thrown away.
 func startIsolated(child *exec.Cmd, d state.Dirs) (notes []string, err error) {
+	onSpareThread(func() {
+		notes = isolateThread(d)
+		err = child.Start()
+	})
+	return notes, err
+}
+
+// onSpareThread runs fn on a thread that ends with it. That may not be the main thread: it never ends, and it stands
+// for the process in /proc.
+func onSpareThread(fn func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		notes = isolateThread(d)
-		err = child.Start()
+		runtime.LockOSThread() // unlocked only if this is the main thread
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			onSpareThread(fn) // on another, as this one is taken
+			return
+		}
+		fn()
 	}()
 	<-done
-	return notes, err
 }
 
 func socketpair() (net.Conn, *os.File, error) {
