@@ -1,0 +1,52 @@
+# make deps build test lint bench demo fmt clean
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+export GOTOOLCHAIN := local
+
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/iserblk-tools
+GOLANGCI_LINT := $(TOOLS)/golangci-lint-v2.15.0
+GOFUMPT := $(TOOLS)/gofumpt-v0.12.0
+GOVULNCHECK := $(TOOLS)/govulncheck-v1.1.4
+
+.PHONY: deps build test lint fmt bench demo clean
+
+# What is not there is installed with apt, by root; anyone else is told how.
+deps:
+	@scripts/deps
+
+build: deps
+	go build -o bin/ ./cmd/iserblk
+
+test: build
+	scripts/test
+
+bench: build
+	scripts/bench
+
+demo: build
+	scripts/demo
+
+lint: deps $(GOLANGCI_LINT) $(GOFUMPT) $(GOVULNCHECK)
+	go vet ./...
+	$(GOLANGCI_LINT) run ./...
+	@cgo=$$(go list -f '{{if .CgoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/verbs/rdmacore$$'); \
+		[[ -z $$cgo ]] || { echo "cgo lives in verbs/rdmacore, not in $$cgo"; exit 1; }
+	@dirty=$$($(GOFUMPT) -l .); [[ -z $$dirty ]] || { echo "not formatted, run make fmt: $$dirty"; exit 1; }
+	shellcheck -x -P SCRIPTDIR $$(scripts/shells)
+	scripts/vulncheck $(GOVULNCHECK)
+
+fmt: $(GOFUMPT)
+	$(GOFUMPT) -w .
+
+clean:
+	rm -rf bin out
+	go clean -testcache
+
+# Tools have their version in their name, so a new version is built when it changes here.
+$(GOLANGCI_LINT): PACKAGE = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(GOFUMPT): PACKAGE = mvdan.cc/gofumpt
+$(GOVULNCHECK): PACKAGE = golang.org/x/vuln/cmd/govulncheck
+$(GOLANGCI_LINT) $(GOFUMPT) $(GOVULNCHECK):
+	GOBIN=$(TOOLS)/new go install $(PACKAGE)@$(lastword $(subst -, ,$(@F)))
+	mv $(TOOLS)/new/$(notdir $(PACKAGE)) $@
