@@ -59,6 +59,7 @@ type way struct {
 	data    session.Buffer
 	free    chan uint16 // tags
 
+	door atomic.Pointer[netip.AddrPort]        // where to log in when it is not portalAddr
 	meet atomic.Pointer[func(*multipath.Link)] // sees every new link before the path does
 }
 
@@ -142,7 +143,11 @@ func (b *bed) carve(size int) session.Buffer {
 // dial logs in as the product does: one ISID for good.
 func (w *way) dial(ctx context.Context) (*multipath.Link, error) {
 	b := w.bed
-	c, err := iser.Dial(ctx, b.net, iser.Options{Target: portalAddr, Arena: b.arena})
+	portal := portalAddr
+	if p := w.door.Load(); p != nil {
+		portal = *p
+	}
+	c, err := iser.Dial(ctx, b.net, iser.Options{Target: portal, Arena: b.arena})
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +169,7 @@ func (w *way) dial(ctx context.Context) (*multipath.Link, error) {
 			}
 		}
 	}()
-	link := &multipath.Link{Nexus: n, Scratch: w.scratch, Lost: lost, Portal: portalAddr.String()}
+	link := &multipath.Link{Nexus: n, Scratch: w.scratch, Lost: lost, Portal: portal.String()}
 	if meet := w.meet.Load(); meet != nil {
 		(*meet)(link)
 	}
@@ -187,7 +192,7 @@ func (w *way) begin(op block.Op, flags block.Flags, off, length uint64, data []b
 	x := &result{errno: make(chan syscall.Errno, 1)}
 	x.r = block.Request{Op: op, Flags: flags, Tag: tag, Offset: off, Length: length, Sink: x, Region: w.data.Region}
 	if op == block.Read || op == block.Write {
-		x.r.Data = w.data.Mem[int(tag)*maxTransfer:][:length]
+		x.r.Data = w.data.Mem[int(tag)*maxTransfer:][:min(length, maxTransfer)]
 		copy(x.r.Data, data)
 	}
 	w.lane.Post(func() { w.queue.Submit(&x.r) })

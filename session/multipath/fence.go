@@ -13,10 +13,11 @@ import (
 //
 // LIO answers that login only when the old session's commands have ended, so the login was the fence. SCST answers
 // early but holds every command but TEST UNIT READY until then: the INQUIRY and READ CAPACITY of the probe were the
-// fence. Any other target (tgt closes the old connection and lets its backend finish later) gets a LOGICAL UNIT RESET,
-// whose response waits for the unit's tasks (RFC 7143 4.2.3.2).
-func fence(ctx context.Context, n *session.Nexus, u *Unit, lu session.LogicalUnit) error {
-	if reinstatementFences(lu) {
+// fence. Both replace a session of the same portal group only: an ISID names another nexus in another group. Any other
+// target (tgt closes the old connection and lets its backend finish later) gets a LOGICAL UNIT RESET, whose response
+// waits for the unit's tasks of all nexuses (RFC 7143 4.2.3.2).
+func (p *Path) fence(ctx context.Context, n *session.Nexus, u *Unit, lu session.LogicalUnit) error {
+	if g := group(n); g >= 0 && g == p.group && reinstatementFences(lu) {
 		return nil
 	}
 	if err := session.ResetLogicalUnit(ctx, n, u.lun); err != nil {
@@ -24,6 +25,9 @@ func fence(ctx context.Context, n *session.Nexus, u *Unit, lu session.LogicalUni
 	}
 	return nil
 }
+
+// group is the target portal group of a nexus, negative where the target did not say.
+func group(n *session.Nexus) int { return n.Negotiated().TargetPortalGroupTag }
 
 // reinstatementFences: the target is known to hold the new nexus back until the old one's tasks have ended.
 func reinstatementFences(lu session.LogicalUnit) bool {
@@ -41,5 +45,6 @@ func (u *Unit) judge(lu session.LogicalUnit, log *slog.Logger) {
 	}
 	if u.state.CompareAndSwap(uint32(UnitQuarantined), uint32(UnitServing)) {
 		log.Info("unit is itself again", "lun", u.lun.String())
+		u.release()
 	}
 }

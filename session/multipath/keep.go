@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"iserblk/internal/lane"
@@ -33,19 +32,20 @@ func (p *Path) install(link *Link) error {
 			p.takeOver(n, link.Portal)
 		}
 	})
-	return errors.Join(err, dead)
+	if err = errors.Join(err, dead); err == nil {
+		p.group = group(n)
+	}
+	return err
 }
 
 func (p *Path) takeOver(n *session.Nexus, portal string) {
 	p.nexus, p.failing = n, false
 	p.setStatus(StateUp, portal, nil)
-	stop(p.expiry)
-	if p.quarantined() {
-		p.expireLater() // what waits for a quarantined unit must not wait for ever
-	}
+	p.stopExpiry()
 	p.cfg.Lane.Add(n)
 	p.runTick()
 	for _, q := range p.queues {
+		q.fenced()
 		q.resume()
 	}
 }
@@ -56,21 +56,22 @@ func (p *Path) lost(cause error) {
 	n := p.nexus
 	p.nexus, p.failing = nil, false
 	stop(p.ticker)
-	stop(p.expiry)
+	p.stopExpiry()
 	p.setStatus(StateReconnecting, "", cause)
 	p.expireLater()
 	p.down <- n // room for one; there is one nexus at a time
 }
 
+// expireLater bounds the wait of what is parked, unless that is done already.
 func (p *Path) expireLater() {
-	if t := p.cfg.NoPathTimeout; t >= 0 {
+	if t := p.cfg.NoPathTimeout; t >= 0 && p.expiry == nil {
 		p.expiry = p.cfg.Lane.AfterFunc(t, p.expire)
 	}
 }
 
-// quarantined: some unit's requests wait although the path is up.
-func (p *Path) quarantined() bool {
-	return slices.ContainsFunc(p.queues, func(q *Queue) bool { return q.unit.State() == UnitQuarantined })
+func (p *Path) stopExpiry() {
+	stop(p.expiry)
+	p.expiry = nil
 }
 
 // stop ends a timer that may never have been started.
@@ -82,7 +83,7 @@ func stop(t *lane.Timer) {
 
 // expire gives the waiting requests up.
 func (p *Path) expire() {
-	p.failing = true
+	p.expiry, p.failing = nil, true
 	for _, q := range p.queues {
 		q.failParked()
 	}
@@ -141,6 +142,11 @@ func (p *Path) bury(n *session.Nexus) {
 	_ = p.cfg.Lane.Do(context.Background(), func() { p.cfg.Lane.Remove(n) })
 	if err := n.Close(); err != nil {
 		p.cfg.Log.Error("close connection", "err", err)
+		if !n.Drained() {
+			// The device may still write to the buffers of what it holds. Those requests never end: the lesser evil.
+			p.cfg.Log.Error("requests are stuck in the RDMA device until this process ends")
+			return
+		}
 	}
 	// Whatever was not drained completes now.
 	_ = p.cfg.Lane.Do(context.Background(), n.Closed)
@@ -218,7 +224,7 @@ func (p *Path) readmit(ctx context.Context, link *Link) error {
 			return fmt.Errorf("check LUN %v: %w", u.lun, err)
 		}
 		u.judge(lu, p.cfg.Log)
-		if err := fence(ctx, link.Nexus, u, lu); err != nil {
+		if err := p.fence(ctx, link.Nexus, u, lu); err != nil {
 			return err
 		}
 	}
@@ -251,12 +257,22 @@ func (p *Path) retire(link *Link) {
 	_ = p.cfg.Lane.Do(context.Background(), func() {
 		p.nexus = nil
 		stop(p.ticker)
-		stop(p.expiry)
+		p.stopExpiry()
 		n.OnLost = nil
 		n.ConnectionLost(ErrStopped)
 	})
 	p.bury(n)
 	p.setStatus(StateClosed, "", nil)
+}
+
+// errUnitsChanged is why recheck ends a nexus.
+var errUnitsChanged = errors.New("the target has other units now")
+
+// recheck has every unit looked at again, by a new nexus, before anything more is sent. It is for the lane.
+func (p *Path) recheck() {
+	if p.nexus != nil {
+		p.nexus.ConnectionLost(errUnitsChanged)
+	}
 }
 
 // Cut ends the nexus in charge; the path connects again. Any goroutine may call it.

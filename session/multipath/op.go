@@ -19,11 +19,20 @@ type op struct {
 	short int       // times that it came back short
 	since time.Time // of the first failure that asked for patience
 	next  *op       // in a list of q
+
+	// unfenced: a nexus died with the command, which changes the unit. It may still be carried out.
+	unfenced bool
 }
+
+// changes tells whether o changes the unit's content.
+func (o *op) changes() bool { return o.req.Op != block.Read && o.req.Op != block.Flush }
 
 // build makes the SCSI command for o's request.
 func (o *op) build() syscall.Errno {
 	q, r := o.q, o.req
+	if errno := q.unit.check(r); errno != 0 {
+		return errno
+	}
 	bs := uint64(q.unit.limits.BlockSize)
 	lba, blocks := r.Offset/bs, uint32(r.Length/bs)
 	switch r.Op {
@@ -38,6 +47,32 @@ func (o *op) build() syscall.Errno {
 		o.writeSame(lba, blocks, r.Flags&block.NoUnmap == 0 && id.WriteSameUnmap && id.ReadsZeroes)
 	default:
 		return syscall.EOPNOTSUPP
+	}
+	return 0
+}
+
+// check refuses what a CDB cannot say or would say as something else: no blocks at all mean all blocks to WRITE SAME.
+func (u *Unit) check(r *block.Request) syscall.Errno {
+	l := &u.limits
+	var most uint64
+	switch r.Op {
+	case block.Flush:
+		return 0
+	case block.Read, block.Write:
+		most = min(uint64(l.MaxTransfer), uint64(len(r.Data)))
+	case block.Discard:
+		most = l.MaxDiscard
+	case block.WriteZeroes:
+		most = l.MaxWriteZeroes
+	}
+	switch {
+	case r.Op != block.Read && l.ReadOnly:
+		return syscall.EROFS
+	case most == 0:
+		return syscall.EOPNOTSUPP
+	case r.Length == 0, r.Length > most, (r.Offset|r.Length)%uint64(l.BlockSize) != 0,
+		r.Offset > l.Size, r.Length > l.Size-r.Offset, r.Data != nil && uint64(len(r.Data)) != r.Length:
+		return syscall.EINVAL
 	}
 	return 0
 }
@@ -98,6 +133,7 @@ func (o *op) writeSame(lba uint64, blocks uint32, unmap bool) {
 func (o *op) CommandDone(c *session.Command) {
 	switch {
 	case errors.Is(c.Err, session.ErrNexusLost):
+		o.unfenced = o.unfenced || c.Sent && o.changes()
 		o.q.start(o) // parks: the path is down
 	case c.Err != nil:
 		o.patience(syscall.ETIMEDOUT)
@@ -133,8 +169,13 @@ func (o *op) failed(c *session.Command) {
 		o.good(c)
 	case scsi.ActionRetry:
 		o.again()
-	case scsi.ActionCapacityChanged, scsi.ActionLUNsChanged, scsi.ActionInquiryChanged, scsi.ActionALUAChanged:
+	case scsi.ActionCapacityChanged, scsi.ActionALUAChanged:
 		o.q.noteSense(c.Sense)
+		o.again()
+	case scsi.ActionLUNsChanged, scsi.ActionInquiryChanged:
+		// It may be another unit now. The check after a login tells, and nothing is sent before it.
+		o.q.noteSense(c.Sense)
+		o.q.path.recheck()
 		o.again()
 	case scsi.ActionDeferred:
 		// A write that was reported good is lost: the next flush says so.
@@ -161,13 +202,19 @@ func (o *op) again() {
 
 // patience sends the command again after a pause, until the time for it is used up: then the request ends with errno.
 func (o *op) patience(errno syscall.Errno) {
-	now := time.Now()
-	if o.since.IsZero() {
-		o.since = now
-	}
-	if limit := o.q.path.cfg.NoPathTimeout; limit >= 0 && now.Sub(o.since) > limit {
+	if o.impatient() {
 		o.q.finish(o, errno)
 		return
 	}
 	o.q.delay(o)
+}
+
+// impatient tells whether the first trouble with o was too long ago to go on.
+func (o *op) impatient() bool {
+	now := time.Now()
+	if o.since.IsZero() {
+		o.since = now
+	}
+	limit := o.q.path.cfg.NoPathTimeout
+	return limit >= 0 && now.Sub(o.since) > limit
 }

@@ -46,13 +46,15 @@ type Path struct {
 
 	// On the lane.
 	nexus   *session.Nexus // nil while the path is down
-	failing bool           // down for longer than NoPathTimeout
+	failing bool           // something has waited for longer than NoPathTimeout
 	queues  []*Queue
-	expiry  *lane.Timer
+	expiry  *lane.Timer // nil when it is not running
 	ticker  *lane.Timer
 	tick    func()
 	down    chan *session.Nexus // lane to keeper: drained, or to be closed by force
 	notices chan Notice
+
+	group int // the target portal group of the last nexus in charge; the keeper's
 
 	// For status, from anywhere.
 	mu     sync.Mutex
@@ -124,14 +126,27 @@ func (p *Path) AddUnit(ctx context.Context, u *Unit, q *Queue) error {
 	})
 }
 
-// RemoveUnit forgets u. None of its requests may be in flight.
-func (p *Path) RemoveUnit(ctx context.Context, u *Unit) error {
-	return p.cfg.Lane.Do(ctx, func() {
-		p.mu.Lock()
-		p.units = slices.DeleteFunc(slices.Clone(p.units), func(x *Unit) bool { return x == u })
-		p.mu.Unlock()
-		p.queues = slices.DeleteFunc(p.queues, func(q *Queue) bool { return q.unit == u })
-	})
+// ErrInFlight is RemoveUnit's answer while the unit has requests.
+var ErrInFlight = errors.New("requests are in flight")
+
+// RemoveUnit forgets u. It fails while requests of u are in flight, and then the memory of none of them may be used
+// for anything else.
+func (p *Path) RemoveUnit(_ context.Context, u *Unit) error {
+	var busy error
+	err := p.cfg.Lane.Do(context.Background(), func() { busy = p.removeUnit(u) })
+	return errors.Join(err, busy)
+}
+
+func (p *Path) removeUnit(u *Unit) error {
+	mine := func(q *Queue) bool { return q.unit == u }
+	if slices.ContainsFunc(p.queues, func(q *Queue) bool { return mine(q) && !q.idle() }) {
+		return ErrInFlight
+	}
+	p.mu.Lock()
+	p.units = slices.DeleteFunc(slices.Clone(p.units), func(x *Unit) bool { return x == u })
+	p.mu.Unlock()
+	p.queues = slices.DeleteFunc(p.queues, mine)
+	return nil
 }
 
 // Status is safe to call from any goroutine.
@@ -152,17 +167,22 @@ type Counters struct {
 }
 
 // Counters reads the path's counters on its lane.
-func (p *Path) Counters(ctx context.Context) (c Counters, err error) {
-	err = p.cfg.Lane.Do(ctx, func() {
-		if p.nexus != nil {
-			c.Nexus, c.Negotiated, c.MaxCommands = p.nexus.Stats(), p.nexus.Negotiated(), p.nexus.MaxCommands()
-		}
-		for _, q := range p.queues {
-			c.Queues.add(q.stats)
-			c.Queues.Parked += uint64(q.parked.n)
-		}
-	})
-	return c, err
+func (p *Path) Counters(ctx context.Context) (Counters, error) {
+	c := new(Counters) // the lane's until it is done, which may be after ctx has ended
+	if err := p.cfg.Lane.Do(ctx, func() { p.count(c) }); err != nil {
+		return Counters{}, err
+	}
+	return *c, nil
+}
+
+func (p *Path) count(c *Counters) {
+	if p.nexus != nil {
+		c.Nexus, c.Negotiated, c.MaxCommands = p.nexus.Stats(), p.nexus.Negotiated(), p.nexus.MaxCommands()
+	}
+	for _, q := range p.queues {
+		c.Queues.add(q.stats)
+		c.Queues.Parked += uint64(q.parked.n)
+	}
 }
 
 // ErrStopped is why a path that was stopped is not up.

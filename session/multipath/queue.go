@@ -1,6 +1,7 @@
 package multipath
 
 import (
+	"slices"
 	"syscall"
 	"time"
 
@@ -23,6 +24,7 @@ type Queue struct {
 	backoff  time.Duration
 	waiting  bool // retryTimer runs
 	resubmit func()
+	hazard   bool // counted in unit.hazards
 	stats    QueueStats
 }
 
@@ -74,7 +76,7 @@ func (u *Unit) AddQueue(p *Path, m Memory) *Queue {
 // Submit starts r (block.Queue).
 func (q *Queue) Submit(r *block.Request) {
 	o := &q.ops[r.Tag]
-	o.req, o.tries, o.short, o.since = r, 0, 0, time.Time{}
+	o.req, o.tries, o.short, o.since, o.unfenced = r, 0, 0, time.Time{}, false
 	if errno := o.build(); errno != 0 {
 		q.finish(o, errno)
 		return
@@ -82,35 +84,80 @@ func (q *Queue) Submit(r *block.Request) {
 	q.start(o)
 }
 
-// start sends o by the path, or parks it while there is none.
+// start sends o by the path, or parks it while that cannot be.
 func (q *Queue) start(o *op) {
-	if errno := q.refusal(); errno != 0 {
-		q.finish(o, errno)
-		return
-	}
-	if q.unit.State() == UnitServing && q.path.nexus != nil {
+	switch {
+	case q.refuses(o):
+		q.finish(o, syscall.EIO)
+	case q.blocks(o):
+		q.park(o)
+	default:
+		o.unfenced = false // a nexus is put in charge only after the one before it was fenced
 		q.path.nexus.Submit(&o.cmd)
+	}
+}
+
+// blocks tells whether o has to wait: there is no path, or what answers at the unit's LUN is not the unit, or it is a
+// write and an old one was given up that may still be carried out and undo it.
+func (q *Queue) blocks(o *op) bool {
+	return q.path.nexus == nil || q.unit.State() != UnitServing || q.unit.hazards.Load() > 0 && o.changes()
+}
+
+// refuses tells whether o need not wait, because it would in vain.
+func (q *Queue) refuses(o *op) bool {
+	return q.unit.State() == UnitFailing || q.path.failing && q.blocks(o)
+}
+
+// park has o wait, unless it has done that for long enough: a request that ends every nexus must not go round for ever.
+func (q *Queue) park(o *op) {
+	if o.impatient() {
+		q.finish(o, syscall.EIO)
 		return
 	}
 	q.parked.push(o)
-}
-
-// refusal is the error for requests that cannot be waited for.
-func (q *Queue) refusal() syscall.Errno {
-	if q.path.failing && (q.path.nexus == nil || q.unit.State() != UnitServing) {
-		return syscall.EIO
-	}
-	return q.unit.refusal()
+	q.path.expireLater()
 }
 
 // finish gives o's request back.
 func (q *Queue) finish(o *op, errno syscall.Errno) {
 	if errno != 0 {
 		q.stats.Errors++
+		if o.unfenced {
+			q.abandon()
+		}
 	}
 	r := o.req
 	o.req = nil
 	r.Sink.Done(r, errno)
+}
+
+// abandon notes that a write was given up while a dead nexus of this path may still have it carried out. Whoever is
+// told of the error may write the same blocks again, by any lane, so none of them sends a write before the path's next
+// nexus has fenced the dead one.
+func (q *Queue) abandon() {
+	if !q.hazard {
+		q.hazard = true
+		q.unit.hazards.Add(1)
+	}
+}
+
+// fenced ends that: the path's dead nexuses cannot change the unit any more.
+func (q *Queue) fenced() {
+	if !q.hazard || q.unit.State() == UnitQuarantined { // then the fence was that of another unit
+		return
+	}
+	q.hazard = false
+	if q.unit.hazards.Add(-1) == 0 {
+		q.unit.release()
+	}
+}
+
+// retry lets what is parked try again, after something that it may have waited for.
+func (q *Queue) retry() {
+	if q.path.nexus != nil {
+		q.path.failing = false
+		q.resume()
+	}
 }
 
 // resume hands the parked requests on: the path is up and fenced.
@@ -124,19 +171,25 @@ func (q *Queue) resume() {
 	}
 }
 
-// failParked ends every parked and delayed request with EIO when the path or the unit is given up.
+// failParked ends the parked and delayed requests that need not wait any more.
 func (q *Queue) failParked() {
-	if q.refusal() == 0 {
-		return
-	}
 	for _, l := range [...]*opList{&q.parked, &q.delayed} {
 		for o := l.takeAll(); o != nil; {
 			next := o.next
-			o.next = nil
-			q.finish(o, syscall.EIO)
+			if q.refuses(o) {
+				o.next = nil
+				q.finish(o, syscall.EIO)
+			} else {
+				l.push(o)
+			}
 			o = next
 		}
 	}
+}
+
+// idle: no request is with the unit.
+func (q *Queue) idle() bool {
+	return !slices.ContainsFunc(q.ops, func(o op) bool { return o.req != nil })
 }
 
 // delay has o sent again after a pause that doubles while the target stays busy.

@@ -3,7 +3,6 @@ package multipath
 import (
 	"fmt"
 	"sync/atomic"
-	"syscall"
 
 	"iserblk/internal/block"
 	"iserblk/session"
@@ -17,7 +16,8 @@ type Unit struct {
 	limits   block.Limits
 	queues   []*Queue
 	state    atomic.Uint32
-	deferred atomic.Bool // a completed write was lost and no flush has said so yet
+	deferred atomic.Bool  // a completed write was lost and no flush has said so yet
+	hazards  atomic.Int32 // queues that gave a write up whose old copy may still be carried out: see Queue.abandon
 }
 
 // UnitState says whether a unit's requests are carried out.
@@ -62,9 +62,24 @@ func (u *Unit) Fail() {
 	}
 }
 
+// release lets the queues of every lane try again what has waited for the unit.
+func (u *Unit) release() {
+	for _, q := range u.queues {
+		q.path.cfg.Lane.Post(q.retry)
+	}
+}
+
 // maxZeroing bounds one Discard or WriteZeroes: a target may take long over it, and the limits of older kernels and
 // of VPD B0 are near 2^32 blocks.
 const maxZeroing = 1 << 30
+
+const (
+	// transferUnit is what the largest transfer is a multiple of where the unit allows for it: a page, of which front
+	// ends want whole ones.
+	transferUnit = 4096
+	// maxOldBlocks is the most blocks of a 10-byte command.
+	maxOldBlocks = 1<<16 - 1
+)
 
 func limitsOf(lu session.LogicalUnit, maxTransfer uint32, depth uint16) block.Limits {
 	l := block.Limits{
@@ -72,28 +87,57 @@ func limitsOf(lu session.LogicalUnit, maxTransfer uint32, depth uint16) block.Li
 		BlockSize:         lu.BlockSize,
 		PhysicalBlockSize: max(lu.PhysicalBlockSize, lu.BlockSize),
 		OptimalIO:         lu.OptimalTransfer,
-		MaxTransfer:       maxTransfer,
+		MaxTransfer:       transferLimit(lu, maxTransfer),
 		Depth:             depth,
 		ReadOnly:          lu.ReadOnly,
 		WriteCache:        lu.WriteCache,
 		FUA:               lu.WriteCache && lu.FUA,
 		Rotational:        lu.Rotational,
 	}
-	if n := lu.MaxTransfer; n > 0 && n < l.MaxTransfer {
-		l.MaxTransfer = n / lu.BlockSize * lu.BlockSize
-	}
 	if lu.ReadOnly {
 		return l
 	}
-	if lu.Unmap || lu.WriteSameUnmap {
+	switch {
+	case lu.Unmap:
 		l.MaxDiscard = zeroingLimit(lu, lu.MaxUnmapBlocks)
-		l.DiscardGranularity = max(lu.UnmapGranularity*lu.BlockSize, lu.BlockSize)
-		l.DiscardAlignment = lu.UnmapAlignment * lu.BlockSize
+	case lu.WriteSameUnmap:
+		l.MaxDiscard = zeroingLimit(lu, lu.MaxWriteSameBlocks)
+	}
+	if l.MaxDiscard > 0 {
+		l.DiscardGranularity, l.DiscardAlignment = granules(lu)
 	}
 	if lu.WriteSame {
 		l.MaxWriteZeroes = zeroingLimit(lu, lu.MaxWriteSameBlocks)
 	}
 	return l
+}
+
+// transferLimit is the largest Read or Write in bytes: what the unit takes, what its commands can say and what the
+// buffers hold, whichever is least.
+func transferLimit(lu session.LogicalUnit, most uint32) uint32 {
+	n := uint64(most)
+	if lu.MaxTransfer > 0 {
+		n = min(n, uint64(lu.MaxTransfer))
+	}
+	if lu.Old {
+		n = min(n, maxOldBlocks*uint64(lu.BlockSize))
+	}
+	whole := uint64(max(transferUnit, lu.BlockSize))
+	if n < whole {
+		whole = uint64(lu.BlockSize)
+	}
+	return uint32(n - n%whole)
+}
+
+// granules are the granularity and the alignment of discards in bytes; those of a unit whose claims make no sense are
+// left out.
+func granules(lu session.LogicalUnit) (granularity, alignment uint32) {
+	size := uint64(lu.UnmapGranularity) * uint64(lu.BlockSize)
+	offset := uint64(lu.UnmapAlignment) * uint64(lu.BlockSize)
+	if size == 0 || size > maxZeroing {
+		return lu.BlockSize, 0
+	}
+	return uint32(size), uint32(offset % size)
 }
 
 // zeroingLimit is the largest Discard or WriteZeroes in bytes, given the unit's own limit in blocks (0: none said).
@@ -119,17 +163,13 @@ func (u *Unit) sameUnit(lu session.LogicalUnit) error {
 		return fmt.Errorf("LUN %v has now %d blocks, had %d", u.lun, lu.Blocks, was.Blocks)
 	case lu.ReadOnly && !was.ReadOnly:
 		return fmt.Errorf("LUN %v is now write protected", u.lun)
+	case lu.WriteCache && !was.WriteCache:
+		return fmt.Errorf("LUN %v has now a volatile write cache, which nobody would flush", u.lun)
+	case was.FUA && was.WriteCache && lu.WriteCache && !lu.FUA:
+		return fmt.Errorf("LUN %v does not honour FUA any more", u.lun)
 	}
 	return nil
 }
 
 // takeDeferred reports once that a completed write was lost.
 func (u *Unit) takeDeferred() bool { return u.deferred.Load() && u.deferred.Swap(false) }
-
-// refusal is the error that new requests get in the unit's state, 0 when they are carried out.
-func (u *Unit) refusal() syscall.Errno {
-	if u.State() == UnitFailing {
-		return syscall.EIO
-	}
-	return 0
-}
