@@ -22,13 +22,19 @@ ip -n dark link set x0p up
 ip link set x0 up
 lab_rxe rxe_x0 x0
 
-# A link without an RDMA device, and one whose device comes and goes.
-for link in plain0:10.8.0.1 gone0:10.7.0.1; do
-	ip link add "${link%:*}" mtu 4200 type veth peer name "${link%:*}p" mtu 4200
-	ip address add "${link#*:}/24" dev "${link%:*}"
-	ip link set "${link%:*}p" up
-	ip link set "${link%:*}" up
-done
+# A link without an RDMA device, with a host at its other end, and one whose device comes and goes.
+ip link add plain0 type veth peer name plain0p netns dark
+ip address add 10.8.0.1/24 dev plain0
+ip -n dark address add 10.8.0.2/24 dev plain0p
+ip -n dark link set plain0p up
+ip link set plain0 up
+ip link add gone0 type veth peer name gone0p
+ip address add 10.7.0.1/24 dev gone0
+ip link set gone0p up
+ip link set gone0 up
+
+lab_until 5 busybox ping -c1 -W1 10.8.0.2
+lab_until 5 busybox ping -c1 -W1 10.9.0.2
 
 ISERBLK_LAB=1 bin/rdmacore.test -test.v -test.timeout=200s -test.count=1
 lab_dmesg_check
