@@ -50,7 +50,7 @@ func Open(ctx context.Context, opt Options) (*Control, error) {
 		return nil, err
 	}
 	c := &Control{fd: fd}
-	c.lane, err = lane.New(lane.Options{Entries: 64, CQEntries: 256, SQE128: true, Spin: -1})
+	c.lane, err = lane.New(lane.Options{Entries: 64, CQEntries: 256, SQE128: true, Spin: -1, Nap: -1})
 	if err != nil {
 		unix.Close(fd)
 		return nil, unsupported("open "+controlPath, err, "")

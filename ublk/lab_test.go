@@ -33,7 +33,8 @@ func serveForever() {
 	limits := ramLimits(64 << 20)
 	queues, _ := strconv.Atoi(os.Getenv("ISERBLK_LAB_SERVE"))
 	spin, _ := time.ParseDuration(os.Getenv("ISERBLK_LAB_SPIN"))
-	r, err := newRig(limits, queues, lane.Options{Spin: spin})
+	nap, _ := time.ParseDuration(os.Getenv("ISERBLK_LAB_NAP"))
+	r, err := newRig(limits, queues, lane.Options{Spin: spin, Nap: nap})
 	if err == nil {
 		r.dev, err = r.control.Create(context.Background(), r.config(limits))
 	}

@@ -31,6 +31,9 @@ type Options struct {
 	// Spin is the longest time to look for completions of a busy Source before sleeping; it adapts below that. 0
 	// means DefaultSpin, negative never.
 	Spin time.Duration
+	// Nap is the longest sleep that the Go scheduler is not told of, which makes waking up cheaper while requests come
+	// that fast. 0 means a millisecond, negative never.
+	Nap time.Duration
 	// Entries and CQEntries size the ring; 0 means 1024 and 8192, enough for 8000 requests in flight.
 	Entries, CQEntries uint32
 	// SQE128 makes the ring fit for ublk's control commands.
@@ -60,6 +63,7 @@ type Lane struct {
 
 	timers timerHeap
 	spin   spinner
+	nap    napper
 
 	mail     mailbox
 	stopping bool
@@ -79,6 +83,9 @@ func New(opt Options) (*Lane, error) {
 	if opt.Spin == 0 {
 		opt.Spin = DefaultSpin()
 	}
+	if opt.Nap == 0 {
+		opt.Nap = defaultNap
+	}
 	ring, err := uring.New(uring.Options{Entries: opt.Entries, CQEntries: opt.CQEntries, SQE128: opt.SQE128})
 	if err != nil {
 		return nil, fmt.Errorf("make lane: %w", err)
@@ -92,6 +99,7 @@ func New(opt Options) (*Lane, error) {
 	l.mail.fd = fd
 	l.spin.limit = max(opt.Spin, 0)
 	l.spin.now = l.spin.limit
+	l.nap.limit = max(opt.Nap, 0)
 	return l, nil
 }
 
@@ -152,6 +160,10 @@ func (l *Lane) SQE() *uring.SQE {
 // run is the lane's thread. It is never unlocked, so it ends with the goroutine and nobody inherits its state.
 func (l *Lane) run() {
 	runtime.LockOSThread()
+	if l.nap.limit > 0 || l.spin.limit > 0 {
+		reserveProcessor()
+		defer returnProcessor()
+	}
 	if l.opt.Pin {
 		l.pin()
 	}

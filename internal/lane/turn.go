@@ -37,8 +37,18 @@ func (l *Lane) enter(n int) {
 		l.submit()
 		return
 	}
-	must(l.ring.Wait(l.untilTimer()))
+	l.sleep()
 	l.mail.wake()
+}
+
+func (l *Lane) sleep() {
+	until := l.untilTimer()
+	if !l.nap.worthwhile() {
+		must(l.ring.Wait(until))
+		return
+	}
+	must(l.ring.Nap(min(until, l.nap.limit)))
+	l.nap.learn(l.ring.Ready())
 }
 
 // submit enters the ring only if that changes anything: while spinning it mostly does not.
@@ -55,56 +65,4 @@ func (l *Lane) keepSpinning(n int) bool {
 		return false
 	}
 	return l.spin.again(n > 0, time.Now())
-}
-
-// spinner bounds the time of looking without sleeping, and learns: a spin that ends in vain halves the next, one
-// that finds something doubles it.
-type spinner struct {
-	limit time.Duration // the most, 0 for never
-	now   time.Duration // the present bound
-	until time.Time     // end of the spin that is on, else zero
-	naps  int           // sleeps since the bound fell to zero
-}
-
-const (
-	shortSpin  = time.Microsecond // a bound below this is none
-	tryEvery   = 64               // sleeps after which a spinner that gave up tries again
-	tryShare   = 8                // with this part of the limit
-	spinFactor = 2
-)
-
-// idle ends a spin without a lesson.
-func (s *spinner) idle() { s.until = time.Time{} }
-
-// again starts or continues a spin; found says that the turn handled something.
-func (s *spinner) again(found bool, t time.Time) bool {
-	switch {
-	case found && !s.until.IsZero():
-		s.now = min(s.now*spinFactor, s.limit)
-		s.until = t.Add(s.now)
-	case s.until.IsZero():
-		return s.begin(t)
-	case t.After(s.until):
-		s.giveUp()
-		return false
-	}
-	return true
-}
-
-func (s *spinner) begin(t time.Time) bool {
-	if s.now == 0 {
-		if s.naps++; s.naps < tryEvery {
-			return false
-		}
-		s.naps, s.now = 0, max(s.limit/tryShare, shortSpin)
-	}
-	s.until = t.Add(s.now)
-	return true
-}
-
-func (s *spinner) giveUp() {
-	s.until = time.Time{}
-	if s.now /= spinFactor; s.now < shortSpin {
-		s.now = 0
-	}
 }
