@@ -58,6 +58,10 @@ func Dial(ctx context.Context, provider verbs.Provider, o Options) (*Conn, error
 		o.Arena.Release(region)
 		return nil, &Error{Op: "connect to", Peer: o.Target.String(), Err: err}
 	}
+	if err := c.postLoginRecv(); err != nil {
+		_ = c.Close() // gives the region back, once nothing can touch it
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -83,7 +87,7 @@ func stack(first, n int) []uint32 {
 	return s
 }
 
-// dial connects. The login receive is posted after it, when its key is known: an iSER target never sends first.
+// dial connects. The login receive follows, when its key is known: an iSER target never sends first.
 func (c *Conn) dial(ctx context.Context, provider verbs.Provider, o Options) error {
 	qp, err := provider.Dial(ctx, o.dialAttr(c.layout))
 	if err != nil {
@@ -93,5 +97,5 @@ func (c *Conn) dial(ctx context.Context, provider verbs.Provider, o Options) err
 	c.lkey = qp.Keys(c.region).LKey
 	c.inline = uint32(qp.MaxInline())
 	c.info = newInfo(qp)
-	return c.postLoginRecv()
+	return nil
 }

@@ -195,6 +195,41 @@ func TestDialLeavesNothingBehindWhenItFails(t *testing.T) {
 	}
 }
 
+// deaf connections take no receives.
+type deaf struct{ *verbstest.Net }
+
+func (d deaf) Dial(ctx context.Context, a verbs.DialAttr) (verbs.Conn, error) {
+	c, err := d.Net.Dial(ctx, a)
+	return deafConn{c}, err
+}
+
+type deafConn struct{ verbs.Conn }
+
+func (deafConn) PostRecv([]verbs.RecvWR) (int, error) { return 0, verbs.ErrClosed }
+
+func TestDialClosesAConnectionThatTakesNoReceive(t *testing.T) {
+	net := verbstest.New()
+	arena, err := verbs.NewArena(8 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer arena.Close()
+	listener, err := net.Listen(portal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if _, err := iser.Dial(t.Context(), deaf{net}, iser.Options{Target: portal, Arena: arena}); !errors.Is(err, verbs.ErrClosed) {
+		t.Fatal(err)
+	}
+	if n := len(listener.Peers()); n != 0 {
+		t.Errorf("%d connections are left", n)
+	}
+	if r := arena.Regions(); r[0].Len != 0 {
+		t.Errorf("region %+v is left", r[0])
+	}
+}
+
 func TestCloseGivesTheRegionBackAndMayBeRepeated(t *testing.T) {
 	w := full(t, iser.Options{})
 	used := w.arena.Used()
