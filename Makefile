@@ -15,16 +15,17 @@ GOVULNCHECK := $(TOOLS)/govulncheck-v1.1.4
 deps:
 	@scripts/deps
 
-build: deps
+build:
+	@scripts/deps build
 	go build -o bin/ ./cmd/iserblk
 
-test: build
+test: deps build
 	scripts/test
 
-bench: build
+bench: deps build
 	scripts/bench
 
-demo: build
+demo: deps build
 	scripts/demo
 
 lint: deps $(GOLANGCI_LINT) $(GOFUMPT) $(GOVULNCHECK)
