@@ -1,6 +1,6 @@
 #!/bin/bash
 # Blocks of 4096 bytes, and LUNs that may not be written.
-# kernels: trixie-backports bookworm-backports
+# kernels: trixie-backports
 # timeout: 240
 source "$(dirname "$0")/lib.sh"
 

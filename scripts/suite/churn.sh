@@ -1,6 +1,6 @@
 #!/bin/bash
 # A hundred times attached and detached, nothing is left behind.
-# kernels: trixie-backports bookworm-backports
+# kernels: trixie-backports
 # timeout: 500
 source "$(dirname "$0")/lib.sh"
 

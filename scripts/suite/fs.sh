@@ -1,6 +1,6 @@
 #!/bin/bash
 # Filesystems: made, used hard, unmounted and found clean, with data that is right.
-# kernels: trixie-backports bookworm-backports
+# kernels: trixie-backports
 # timeout: 400
 source "$(dirname "$0")/lib.sh"
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Eight LUNs of one target: one attach, one worker, eight devices that are not mixed up.
-# kernels: trixie-backports bookworm-backports
+# kernels: trixie-backports
 # timeout: 240
 source "$(dirname "$0")/lib.sh"
 

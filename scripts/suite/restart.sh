@@ -1,7 +1,7 @@
 #!/bin/bash
 # The target goes away and comes back, and so does the cable: I/O waits, goes on,
 # and nothing is lost.
-# kernels: trixie-backports bookworm-backports
+# kernels: trixie-backports
 # timeout: 400
 # shellcheck disable=SC2119 # the helpers' defaults
 source "$(dirname "$0")/lib.sh"

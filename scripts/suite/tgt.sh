@@ -21,10 +21,10 @@ fi
 device=$(attach "$LAB_IQN")
 [[ -b $device ]] || fail "the one disk among tgt's LUNs: '$device'"
 expect "size" "$(blockdev --getsize64 "$device")" $((64 << 20))
-verify "$device" 1 --size=8M
-verify "$device" 32 --size=48M
-verify "$device" 128 --size=32M
-bin/hammer -time 5s -bs 4608 -depth 16 -offset 512 "$device" || fail "hammer"
+verify "$device" 1 --size=4M
+verify "$device" 32 --size=32M
+verify "$device" 128 --size=24M
+bin/hammer -time 3s -bs 4608 -depth 16 -offset 512 "$device" || fail "hammer"
 ok "depth 1, 32 and 128, no error"
 
 mkfs.ext4 -q "$device"

@@ -13,24 +13,24 @@ mapfile -t devices < <(attach "$LAB_IQN")
 expect "devices" "${#devices[@]}" 2
 
 for device in "${devices[@]}"; do
-	verify "$device" 1 --size=8M
-	verify "$device" 32 --size=48M
-	verify "$device" 128 --size=32M
+	verify "$device" 1 --size=4M
+	verify "$device" 32 --size=32M
+	verify "$device" 128 --size=24M
 	# The same few blocks again and again, of a size that fits no page.
-	bin/hammer -time 5s -bs 4608 -depth 16 -offset 512 "$device" || fail "hammer on $device"
+	bin/hammer -time 3s -bs 4608 -depth 16 -offset 512 "$device" || fail "hammer on $device"
 	ok "$device: depth 1, 32 and 128, no error"
 done
 
 # Every block of a request has to come from its own place: two devices, two patterns.
-lab_pattern "${devices[0]}" 32 one &
-lab_pattern "${devices[1]}" 32 two
+lab_pattern "${devices[0]}" 16 one &
+lab_pattern "${devices[1]}" 16 two
 wait $!
-lab_pattern_check "${devices[0]}" 32 one
-lab_pattern_check "${devices[1]}" 32 two
+lab_pattern_check "${devices[0]}" 16 one
+lab_pattern_check "${devices[1]}" 16 two
 ok "two devices at once"
 
 # The target holds what we think it holds.
-cmp -n $((32 << 20)) /run/lab/file0.img <(lab_stream 32 two) || fail "the file behind the target differs"
+cmp -n $((16 << 20)) /run/lab/file0.img <(lab_stream 16 two) || fail "the file behind the target differs"
 ok "the file behind the target is the same"
 
 detach "${devices[@]}"
