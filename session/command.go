@@ -45,7 +45,10 @@ type link struct {
 	deadline   time.Time
 	cmdSN      pdu.CmdSN
 	itt        pdu.ITT
-	overdue    bool // an abort is on its way
+	overdue    bool // an abort was sent
+
+	terminated bool // the target has said that a reset or a clear ended the command: no answer will come
+	disowned   bool // the target has said that there is no such task; its answer must come by deadline
 }
 
 // commandList is a FIFO of commands, linked through themselves.

@@ -127,11 +127,15 @@ func (n *Nexus) ping() {
 	n.stats.Pings++
 }
 
-// expireCommands aborts what is overdue.
+// expireCommands aborts what is overdue, and gives a target up that has neither the command nor an answer.
 func (n *Nexus) expireCommands(h *horizon) {
 	for c := n.sent.head; c != nil && n.state < stateLost; c = c.next {
-		if c.overdue || !h.passed(c.deadline) {
+		if c.overdue && !c.disowned || !h.passed(c.deadline) {
 			continue
+		}
+		if c.disowned {
+			n.lose(fmt.Errorf("%w: no answer to a command that it says it does not have", ErrTimeout))
+			return
 		}
 		if !n.abort(c) {
 			h.next = min(h.next, retryPause)

@@ -131,7 +131,7 @@ func (m *model) answer(t *rapid.T) {
 
 func (m *model) overdue(t *rapid.T) {
 	_, j := m.anyTask(t)
-	if j == nil {
+	if j == nil || j.disowned { // which ends the connection
 		return
 	}
 	j.deadline = time.Now().Add(-time.Second)
@@ -142,7 +142,7 @@ func (m *model) answerAbort(t *rapid.T) {
 	for itt, ref := range m.aborts {
 		delete(m.aborts, itt)
 		code := rapid.SampledFrom([]pdu.TMResponse{pdu.TMComplete, pdu.TMNoTask}).Draw(t, "outcome")
-		if j := m.tasks[ref]; j != nil {
+		if j := m.tasks[ref]; j != nil && code == pdu.TMComplete { // else its answer still comes
 			delete(m.tasks, ref)
 			j.want = ErrAborted
 		}

@@ -46,10 +46,11 @@ func (n *Nexus) handle(bhs pdu.BHS, data []byte) error {
 // (RFC 7143 4.2.2.1).
 //
 // A StatSN need not be the very next one: LIO numbers iSER responses on several CPUs without a lock and in another
-// order than it sends them. A number further away than there can be answers outstanding belongs to something else.
+// order than it sends them. One may be ahead by as many as there can be answers outstanding, and behind by as many as
+// others were answered while the thread that had numbered it did not run.
 func (n *Nexus) sequence(p pdu.BHS) error {
 	d := p.StatSN().Diff(n.expStatSN)
-	if slack := int32(len(n.tasks) + 2*ControlSlots); d > slack || d < -slack {
+	if ahead := int32(len(n.tasks) + 2*ControlSlots); d > ahead || d < -maxStatBehind {
 		return fmt.Errorf("%w: %d, expected %d", ErrStatSN, p.StatSN(), n.expStatSN)
 	}
 	if d >= 0 {
@@ -58,6 +59,9 @@ func (n *Nexus) sequence(p pdu.BHS) error {
 	n.window(p)
 	return nil
 }
+
+// maxStatBehind is more answers than a target gives while one of its threads stands still.
+const maxStatBehind = 1 << 24
 
 // window opens the command window. A MaxCmdSN behind ExpCmdSN-1 is void, and it never moves back.
 func (n *Nexus) window(p pdu.BHS) {
@@ -98,6 +102,7 @@ func (n *Nexus) handleResponse(r pdu.SCSIResponse, data []byte) error {
 		return err
 	}
 	n.stats.Completed++
+	n.heedReset(c)
 	n.finish(c)
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 // the nexus is dead already.
 func (n *Nexus) Submit(c *Command) {
 	c.Err, c.Status, c.Sense, c.Short, c.Sent = nil, scsi.StatusGood, scsi.Sense{}, 0, false
-	c.overdue = false
+	c.overdue, c.terminated, c.disowned = false, false, false
 	if n.state == stateDead {
 		c.Err = ErrNexusLost
 		c.Done.CommandDone(c)

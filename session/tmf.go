@@ -162,25 +162,31 @@ func (n *Nexus) handleTMF(r pdu.TMFResponse, data []byte) error {
 	return nil
 }
 
-// abortAnswered ends the command that was to be aborted, unless its answer came first. "Task does not exist" with no
-// answer before it means that the target never got the command or has forgotten it: answers arrive in order.
+// abortAnswered ends the command that was to be aborted, unless its answer came first.
+//
+// "Task does not exist" proves nothing about a command that was not answered. LIO says so also of one that its
+// backend has completed while the thread that moves the data and answers has not got round to it: a read buffer that
+// was given back then would be overwritten later. So the answer gets some more time, and the connection is lost
+// without it, unless the target has said before that it ended the task without one.
 func (n *Nexus) abortAnswered(ref pdu.ITT, r pdu.TMResponse) error {
 	t := &n.tasks[uint16(ref)]
 	t.aborting = false
 	if t.cmd == nil {
 		n.release(uint16(ref))
 	}
-	switch r {
-	case pdu.TMComplete:
+	c := t.cmd
+	switch {
+	case r == pdu.TMComplete:
 		n.aborts++
-	case pdu.TMNoTask:
-	default:
-		if t.cmd == nil {
-			return nil
-		}
+	case c == nil:
+		return nil
+	case r != pdu.TMNoTask:
 		return fmt.Errorf("%w: %v", ErrAbortRefused, r)
+	case !c.terminated:
+		c.disowned, c.deadline = true, time.Now().Add(terminationGrace)
+		return nil
 	}
-	if c := t.cmd; c != nil {
+	if c != nil {
 		c.Err, c.Short = ErrAborted, uint32(len(c.Buf.Mem))
 		n.stats.Aborted++
 		n.finish(c)
@@ -210,8 +216,24 @@ func (n *Nexus) functionAnswered(req *control, r pdu.TMResponse) {
 func (n *Nexus) hasten(lun scsi.LUN, oneUnit bool, before pdu.CmdSN) {
 	soon := time.Now().Add(terminationGrace)
 	for c := n.sent.head; c != nil; c = c.next {
-		if (!oneUnit || c.LUN == lun) && c.cmdSN.Less(before) && c.deadline.After(soon) {
+		if oneUnit && c.LUN != lun || !c.cmdSN.Less(before) {
+			continue
+		}
+		c.terminated = true
+		if c.deadline.After(soon) {
 			c.deadline = soon
 		}
+	}
+}
+
+// heedReset hastens the commands that were with a unit when somebody else reset it or cleared its task set: the first
+// command after that ended with a UNIT ATTENTION, those before it may never be answered (SAM-5 5.14).
+func (n *Nexus) heedReset(c *Command) {
+	const reset, cleared = 0x29, 0x2f // ASC of "reset occurred", "commands cleared"
+	if c.Err != nil || c.Status != scsi.StatusCheckCondition || c.Sense.Key != scsi.KeyUnitAttention {
+		return
+	}
+	if c.Sense.ASC == reset || c.Sense.ASC == cleared {
+		n.hasten(c.LUN, true, c.cmdSN)
 	}
 }

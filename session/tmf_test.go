@@ -72,12 +72,69 @@ func TestAnAnswerBeforeTheAbortCounts(t *testing.T) {
 	})
 }
 
-func TestATaskThatDoesNotExistIsAborted(t *testing.T) {
+// The thread of the target that moves the data may be behind the one that answers the abort.
+func TestATaskThatDoesNotExistMayStillBeAnswered(t *testing.T) {
+	overdue(t, func(r *rig, j *job, command pdu.ITT, abort *message) {
+		r.tmResponse(abort.itt(), pdu.TMNoTask)
+		r.turn()
+		time.Sleep(terminationGrace / 2)
+		r.tick()
+		if j.ends != 0 || len(r.lost) > 0 || len(r.dm.takeSent()) > 0 {
+			t.Fatalf("ended %d times: %v, lost %v", j.ends, j.Err, r.lost)
+		}
+		r.good(command)
+		r.turn()
+		if j.ends != 1 || j.Err != nil {
+			t.Errorf("ended %d times: %v", j.ends, j.Err)
+		}
+		time.Sleep(terminationGrace)
+		r.tick()
+		if len(r.lost) > 0 {
+			t.Errorf("lost %v", r.lost)
+		}
+	})
+}
+
+func TestATaskThatDoesNotExistAndIsNotAnsweredEndsTheConnection(t *testing.T) {
 	overdue(t, func(r *rig, j *job, _ pdu.ITT, abort *message) {
 		r.tmResponse(abort.itt(), pdu.TMNoTask)
 		r.turn()
-		if j.ends != 1 || j.Err != ErrAborted || r.n.aborts != 0 {
-			t.Errorf("ended %d times: %v", j.ends, j.Err)
+		time.Sleep(terminationGrace)
+		r.tick()
+		r.mustBeLost(ErrTimeout)
+		if j.ends != 0 {
+			t.Errorf("its buffer was given back while the target may still write to it: %v", j.Err)
+		}
+	})
+}
+
+// Somebody else's reset may end commands without an answer.
+func TestAResetBySomebodyElseEndsTheCommandsBeforeTheNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(_ *fakeDM, p *Params, _ *Negotiated) { p.NOPInterval = -1 })
+		ended, other, told, after := newJob(In, 512), newJob(In, 512), newJob(In, 512), newJob(In, 512)
+		other.LUN = scsi.LUN{0, 1}
+		r.start(ended)
+		r.start(other)
+		tag := r.start(told).itt()
+		r.start(after)
+		news := scsi.AppendFixedSense(nil, scsi.Sense{Key: scsi.KeyUnitAttention, ASC: 0x29, ASCQ: 0x03})
+		r.respond(pdu.SCSIResponseFields{ITT: tag, Status: scsi.StatusCheckCondition}, pdu.AppendSenseData(nil, news)...)
+		r.turn()
+		if told.ends != 1 || told.Status != scsi.StatusCheckCondition {
+			t.Fatalf("told: %d %v", told.ends, told.Status)
+		}
+		time.Sleep(terminationGrace)
+		r.n.clocks.due = time.Time{}
+		r.tick()
+		abort := r.mustSend(pdu.OpTMFRequest)
+		if got := pdu.TMFRequest(abort.bhs[:]).RefTaskTag(); got != ended.itt {
+			t.Fatalf("abort of %#x", uint32(got))
+		}
+		r.tmResponse(abort.itt(), pdu.TMNoTask)
+		r.turn()
+		if ended.ends != 1 || ended.Err != ErrAborted || other.ends+after.ends != 0 {
+			t.Errorf("ended: %d %v, other: %d, after: %d", ended.ends, ended.Err, other.ends, after.ends)
 		}
 	})
 }
@@ -150,7 +207,7 @@ func TestAbortsOfManyCommandsTakeTurns(t *testing.T) {
 				t.Fatalf("round %d: %d aborts", round, len(sent))
 			}
 			for i := range sent {
-				r.tmResponse(sent[i].itt(), pdu.TMNoTask)
+				r.tmResponse(sent[i].itt(), pdu.TMComplete)
 			}
 			r.turn()
 		}

@@ -110,6 +110,20 @@ func TestEveryLaneGivesUpOnAQuarantinedUnitAndComesBack(t *testing.T) {
 	}
 }
 
+func TestWhatWaitsForAQuarantinedUnitIsServedOnItsReturn(t *testing.T) {
+	b := newBed(t, setting{lanes: 2})
+	serial := b.disk.Serial
+	b.disk.SetSerial("0000remapped")
+	b.cutOf(b.ways[0])
+	b.eventually("quarantine", func() bool { return b.unit.State() == multipath.UnitQuarantined })
+	x, y := b.ways[0].begin(block.Read, 0, 0, 512, nil), b.ways[1].begin(block.Read, 0, 0, 512, nil)
+	b.disk.SetSerial(serial)
+	b.cutOf(b.ways[0])
+	if first, second := b.ways[0].end(x), b.ways[1].end(y); first != 0 || second != 0 {
+		t.Fatalf("got %v and %v", first, second)
+	}
+}
+
 func TestARequestThatEndsEveryNexusDoesNotGoRoundForEver(t *testing.T) {
 	b := newBed(t, setting{noPath: 200 * time.Millisecond})
 	b.target.SetHooks(isertarget.Hooks{Command: isertarget.Times(-1, isOp(opRead16), isertarget.Disconnect())})
@@ -216,7 +230,7 @@ func TestAUnitWithRequestsInFlightIsNotForgotten(t *testing.T) {
 
 // While the device has not given every work request back, it may still write to their memory.
 func TestNothingEndsOrGoesOnBeforeTheDeviceHasLetGo(t *testing.T) {
-	b := newBed(t, setting{})
+	b := newBed(t, setting{target: isertarget.Options{EarlyReinstatement: true}})
 	b.target.SetHooks(isertarget.Hooks{Command: isertarget.Times(1, isOp(opRead16), isertarget.Park())})
 	x := b.begin(block.Read, 0, 0, 512, nil)
 	if _, err := b.target.WaitParked(t.Context(), 1); err != nil {
@@ -267,6 +281,7 @@ func TestStopEndsInBoundedTime(t *testing.T) {
 		"work that does not come back": func(b *bed) { b.portal.Peers()[0].HoldFlush(true) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := newBed(t, setting{})
 			prepare(b)
 			start := time.Now()
