@@ -312,13 +312,15 @@ func (l *login) roundTrip(ctx context.Context, bhs *[pdu.BHSLen]byte, text []byt
 }
 
 // hungUp explains a connection that ended in place of an answer. LIO closes it without a word when we offer no
-// authentication and it wants some, and so soon after a refusal that this is mostly lost on the way.
+// authentication and it wants some, and so soon after a refusal that this is often lost on the way.
 func (l *login) hungUp(stage pdu.Stage, err error) error {
 	switch {
 	case stage != pdu.StageSecurity:
 		return err
 	case l.auth == nil && !l.answered:
-		return fmt.Errorf("the target hung up at the first request, it may want CHAP: %w", err)
+		return fmt.Errorf("the portal hung up at the first request: it may not have this target, or want CHAP: %w", err)
+	case !l.answered:
+		return fmt.Errorf("the portal hung up at the first request: it may not have this target: %w", err)
 	case l.auth != nil && l.auth.CanTransit():
 		return fmt.Errorf("%w: the target hung up on our name and secret: %w", ErrAuth, err)
 	}

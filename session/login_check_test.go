@@ -104,8 +104,9 @@ func TestATargetThatHangsUpIsExplained(t *testing.T) {
 		isAuth bool
 		words  string
 	}{
-		{"at once", false, 0, false, "may want CHAP"},
-		{"at the offer of CHAP", true, 0, false, "cable"},
+		{"at once", false, 0, false, "or want CHAP"},
+		{"at the offer of CHAP", true, 0, false, "may not have this target"},
+		{"at our choice of algorithms", true, 1, false, "cable"},
 		{"at our response", true, 2, true, "hung up on our name and secret"},
 		{"in the operational stage", false, 1, false, "cable"},
 	} {
