@@ -120,7 +120,7 @@ var hostiles = []hostile{
 	}},
 	{"a StatSN far behind", ErrStatSN, func(r *rig, itt pdu.ITT) {
 		f := r.fields(itt)
-		f.StatSN -= 1000
+		f.StatSN -= maxStatBehind + 1
 		raw(r, f, nil, nil)
 	}},
 	{"a StatSN half way round", ErrStatSN, func(r *rig, itt pdu.ITT) {
@@ -258,6 +258,22 @@ func TestStatusNumbersMayOvertakeEachOther(t *testing.T) {
 	}
 	if m := r.start(newJob(NoData, 0)); pdu.SCSICommand(m.bhs[:]).ExpStatSN() != rigStatSN+3 {
 		t.Errorf("ExpStatSN %d", pdu.SCSICommand(m.bhs[:]).ExpStatSN())
+	}
+}
+
+func TestAnAnswerMayBeOvertakenByAnyNumberOfOthers(t *testing.T) {
+	r := newRig(t, nil)
+	r.n.maxCmdSN = rigCmdSN + 10000
+	slow := newJob(NoData, 0)
+	itt, number := r.start(slow).itt(), r.nextStat()
+	for range 5000 {
+		r.good(r.start(newJob(NoData, 0)).itt())
+		r.turn()
+	}
+	r.dm.deliver(pdu.SCSIResponseFields{ITT: itt, StatSN: number, ExpCmdSN: r.n.cmdSN, MaxCmdSN: r.max})
+	r.turn()
+	if slow.ends != 1 || slow.Err != nil || len(r.lost) > 0 || r.n.expStatSN != r.statSN {
+		t.Errorf("ended %d times: %v, lost %v, ExpStatSN %d, want %d", slow.ends, slow.Err, r.lost, r.n.expStatSN, r.statSN)
 	}
 }
 
