@@ -21,6 +21,8 @@ const (
 	flagForeground     = "foreground"
 	flagNoPathTimeout  = "no-path-timeout"
 	flagCommandTimeout = "command-timeout"
+	flagNopInterval    = "nop-interval"
+	flagNopTimeout     = "nop-timeout"
 )
 
 func (p *program) attachCommand() *cli.Command {
@@ -32,6 +34,8 @@ func (p *program) attachCommand() *cli.Command {
 		&cli.BoolFlag{Name: flagForeground, Usage: "serve in this process until a signal or the last detach"},
 		&cli.DurationFlag{Name: flagNoPathTimeout, Usage: "without a path fail I/O after `TIME`; -1s holds it back for ever"},
 		&cli.DurationFlag{Name: flagCommandTimeout, Usage: "abort a command that takes the target longer than `TIME`"},
+		&cli.DurationFlag{Name: flagNopInterval, Usage: "ping a target that has been silent for `TIME`"},
+		&cli.DurationFlag{Name: flagNopTimeout, Usage: "give a path up when a ping is not answered within `TIME`"},
 		timeoutFlag(90 * time.Second),
 	}
 	return &cli.Command{
@@ -79,7 +83,7 @@ func checkAttachFlags(c *cli.Context) error {
 	if d := c.Int(flagDepth); c.IsSet(flagDepth) && (d < 1 || d > maxDepth) {
 		return badInput("--%s %d: want 1 to %d", flagDepth, d, maxDepth)
 	}
-	return notNegative(c, flagTimeout, flagLoginTimeout, flagCommandTimeout)
+	return notNegative(c, flagTimeout, flagLoginTimeout, flagCommandTimeout, flagNopInterval, flagNopTimeout)
 }
 
 // The most that a ublk device has (linux/ublk_cmd.h: UBLK_MAX_QUEUE_DEPTH) and that makes sense.
@@ -126,6 +130,7 @@ func (p *program) attachSpec(ctx context.Context, c *cli.Context, u targetURL, d
 	s, err := p.spec(ctx, c, u, d)
 	s.Frontend, s.Queues, s.Depth = opts.Frontend, c.Int(flagQueues), c.Int(flagDepth)
 	s.Timeouts.NoPath, s.Timeouts.Command = c.Duration(flagNoPathTimeout), c.Duration(flagCommandTimeout)
+	s.Timeouts.NopIdle, s.Timeouts.NopWait = c.Duration(flagNopInterval), c.Duration(flagNopTimeout)
 	return s, opts, err
 }
 

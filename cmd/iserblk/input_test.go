@@ -100,8 +100,16 @@ type words struct {
 func TestFlagsMayStandAnywhere(t *testing.T) {
 	app := (&program{}).app()
 	flags := [][]string{
-		{"--queues", "3"}, {"--queues=4"}, {"--read-only"}, {"--foreground"}, {"--source", "-1.2.3.4"}, {"-v"},
-		{"--chap-user", "--force"}, {"--run-dir", "/x"}, {"--verbose=true"}, {"-depth", "9"},
+		{"--queues", "3"},
+		{"--queues=4"},
+		{"--read-only"},
+		{"--foreground"},
+		{"--source", "-1.2.3.4"},
+		{"-v"},
+		{"--chap-user", "--force"},
+		{"--run-dir", "/x"},
+		{"--verbose=true"},
+		{"-depth", "9"},
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		w := words{

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -140,8 +142,13 @@ func newShell(t *testing.T) *shell {
 
 func (s *shell) do(args ...string) (stdout, stderr string, code int) {
 	var out, errs bytes.Buffer
-	p := &program{
-		stdout: &out, stderr: &errs, backend: fakeBackend(), root: s.root, isolate: func(state.Dirs) []string { return nil },
+	code = s.program(&out, &errs).run(append([]string{"iserblk"}, append(args, "--run-dir", s.run, "--state-dir="+s.keep)...))
+	return out.String(), errs.String(), code
+}
+
+func (s *shell) program(out, errs io.Writer) *program {
+	return &program{
+		stdout: out, stderr: errs, backend: fakeBackend(), root: s.root, isolate: func(state.Dirs) []string { return nil },
 		lookup: func(_ context.Context, network, host string) ([]netip.Addr, error) {
 			if host == "storage" && network == "ip4" {
 				return []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.1.1")}, nil
@@ -149,8 +156,6 @@ func (s *shell) do(args ...string) (stdout, stderr string, code int) {
 			return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 		},
 	}
-	code = p.run(append([]string{"iserblk"}, append(args, "--run-dir", s.run, "--state-dir="+s.keep)...))
-	return out.String(), errs.String(), code
 }
 
 // want runs a command and checks its exit code and what it prints: exactly stdout, and a part of stderr.
@@ -306,22 +311,25 @@ func TestWrongSecretsAreAnAuthenticationFailure(t *testing.T) {
 	s.want(0, "/dev/fake0\n", "", "attach", "iser://me@10.0.0.1/"+target)
 }
 
-func TestForegroundServesUntilTheLastDetach(t *testing.T) {
+func TestForegroundPrintsPathsAndServesUntilASignal(t *testing.T) {
 	s := newShell(t)
-	done := make(chan string, 1)
+	out, in := io.Pipe()
+	done := make(chan int, 1)
 	go func() {
-		out, _, code := s.do("attach", "--foreground", url0)
-		done <- fmt.Sprint(code, " ", out)
+		p := s.program(in, io.Discard)
+		done <- p.run([]string{"iserblk", "attach", "--foreground", url0, "--run-dir", s.run, "--state-dir", s.keep})
 	}()
-	for range 200 {
-		if out, _, _ := s.do("list"); strings.Contains(out, "/dev/fake0") {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || line != "/dev/fake0\n" {
+		t.Errorf("foreground prints %q, %v", line, err)
+	}
+	all, err := worker.List(context.Background(), state.Dirs{Run: s.run})
+	if err != nil || len(all) != 1 || all[0].PID != os.Getpid() {
+		t.Errorf("workers: %+v, %v", all, err)
 	}
 	_ = unix.Kill(os.Getpid(), unix.SIGTERM)
-	if got := <-done; got != "0 /dev/fake0\n" {
-		t.Errorf("foreground: %q", got)
+	if code := <-done; code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 	s.want(0, "", "", "list")
 }

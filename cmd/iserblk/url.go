@@ -131,20 +131,12 @@ func parsePortals(list string) ([]portal, error) {
 
 // parsePortal takes HOST[:PORT], with an IPv6 address in brackets.
 func parsePortal(s string) (portal, error) {
-	host, port, hasPort := s, "", false
-	if inner, ok := strings.CutPrefix(s, "["); ok {
-		var rest string
-		if host, rest, ok = strings.Cut(inner, "]"); !ok {
-			return portal{}, badInput("portal %q: ] is missing", s)
+	host, port, hasPort := strings.Cut(s, ":")
+	if strings.HasPrefix(s, "[") {
+		var err error
+		if host, port, hasPort, err = splitBrackets(s); err != nil {
+			return portal{}, err
 		}
-		if addr, err := netip.ParseAddr(host); err != nil || !addr.Is6() {
-			return portal{}, badInput("portal %q: what is in brackets is no IPv6 address", s)
-		}
-		if port, hasPort = strings.CutPrefix(rest, ":"); !hasPort && rest != "" {
-			return portal{}, badInput("portal %q: want a port after ]", s)
-		}
-	} else {
-		host, port, hasPort = strings.Cut(s, ":")
 	}
 	p := portal{host, defaultPort}
 	if hasPort {
@@ -155,6 +147,21 @@ func parsePortal(s string) (portal, error) {
 		p.port = uint16(n)
 	}
 	return p, checkHost(s, p.host)
+}
+
+// splitBrackets takes "[ADDRESS]" or "[ADDRESS]:PORT" apart.
+func splitBrackets(s string) (host, port string, hasPort bool, err error) {
+	host, rest, closed := strings.Cut(s[1:], "]")
+	if !closed {
+		return "", "", false, badInput("portal %q: ] is missing", s)
+	}
+	if addr, err := netip.ParseAddr(host); err != nil || !addr.Is6() {
+		return "", "", false, badInput("portal %q: what is in brackets is no IPv6 address", s)
+	}
+	if port, hasPort = strings.CutPrefix(rest, ":"); !hasPort && rest != "" {
+		return "", "", false, badInput("portal %q: want a port after ]", s)
+	}
+	return host, port, hasPort, nil
 }
 
 func checkHost(portal, host string) error {

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Dirs says where things are kept.
@@ -37,8 +39,26 @@ func (d Dirs) Ensure() (Dirs, error) {
 		if err := os.MkdirAll(abs, 0o700); err != nil {
 			return d, fmt.Errorf("state directory: %w; choose others with --run-dir and --state-dir", err)
 		}
+		if err := checkPrivate(abs); err != nil {
+			return d, err
+		}
 	}
 	return d, nil
+}
+
+// checkPrivate refuses a directory in which others could put files in the place of ours.
+func checkPrivate(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fmt.Errorf("state directory %s: %w", dir, err)
+	}
+	switch {
+	case st.Mode&0o022 != 0:
+		return fmt.Errorf("state directory %s: others may write to it; chmod go-w %s, or choose another", dir, dir)
+	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("state directory %s: it belongs to user %d; choose another", dir, st.Uid)
+	}
+	return nil
 }
 
 // Seed is this host's seed, made at its first use. It must stay: without it a restart cannot end the sessions that

@@ -66,6 +66,18 @@ func (f files) acquire() (*os.File, error) {
 	}
 }
 
+// acquireSoon is acquire for who knows that the worker is dead: others may have the lock for a moment to see to that.
+func (f files) acquireSoon() (*os.File, error) {
+	for end := time.Now().Add(soon); ; time.Sleep(soon / 100) {
+		lock, err := f.acquire()
+		if !errors.Is(err, errLocked) || time.Now().After(end) {
+			return lock, err
+		}
+	}
+}
+
+const soon = 2 * time.Second
+
 func stillThere(file *os.File, path string) bool {
 	a, errA := file.Stat()
 	b, errB := os.Stat(path)

@@ -75,6 +75,19 @@ func TestStaleFilesNeverBreakAListing(t *testing.T) {
 	}
 }
 
+func TestEachTargetIsListedOnce(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.json", "a.jz.json", "a.jz.lock", "a.lock", "a.json.json"} {
+		if err := os.WriteFile(filepath.Join(dir, fakePrefix+name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := targets(dir)
+	if diff := cmp.Diff([]string{fakePrefix + "a", fakePrefix + "a.json", fakePrefix + "a.jz"}, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
 func TestAMissingRunDirectoryIsAnEmptyListing(t *testing.T) {
 	all, err := List(context.Background(), state.Dirs{Run: filepath.Join(t.TempDir(), "none")})
 	if err != nil || len(all) != 0 {

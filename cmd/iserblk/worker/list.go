@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"iserblk/cmd/iserblk/state"
@@ -29,9 +30,15 @@ func List(ctx context.Context, d state.Dirs) ([]Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	found, kept := make([]Worker, len(names)), make([]bool, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names { // at once, as one that is silent takes its time
+		wg.Go(func() { found[i], kept[i] = look(ctx, files{d.Run, name}) })
+	}
+	wg.Wait()
 	var all []Worker
-	for _, name := range names {
-		if w, ok := look(ctx, files{d.Run, name}); ok {
+	for i, w := range found {
+		if kept[i] {
 			all = append(all, w)
 		}
 	}

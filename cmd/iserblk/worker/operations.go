@@ -23,14 +23,24 @@ func (s *server) take(ctx context.Context) (context.Context, func(), error) {
 	s.mu.Lock()
 	s.waiting++
 	s.mu.Unlock()
-	err := s.takeToken(ctx)
-	if err != nil {
-		s.setCancel(nil, -1)
+	if err := s.takeToken(ctx); err != nil {
+		s.doneWaiting()
 		return nil, nil, err
 	}
 	op, cancel := context.WithCancel(ctx)
-	s.setCancel(cancel, 0)
-	return op, func() { cancel(); s.setCancel(nil, -1); s.op <- struct{}{} }, nil
+	s.setCancel(cancel)
+	return op, func() {
+		cancel()
+		s.setCancel(nil)
+		s.doneWaiting()
+		s.op <- struct{}{}
+	}, nil
+}
+
+func (s *server) doneWaiting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting--
 }
 
 func (s *server) takeToken(ctx context.Context) error {
@@ -50,11 +60,11 @@ func (s *server) takeToken(ctx context.Context) error {
 	}
 }
 
-func (s *server) setCancel(cancel context.CancelFunc, waiting int) {
+// setCancel says how to end the operation that has the token.
+func (s *server) setCancel(cancel context.CancelFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cancel = cancel
-	s.waiting += waiting
 }
 
 // takeByForce gives an operation that is under way a moment to end, then cancels it.
@@ -161,7 +171,10 @@ func (s *server) detach(ctx context.Context, w *wire, req request) {
 
 // remove detaches one device, or all of them together.
 func (s *server) remove(ctx context.Context, req request) error {
-	if s.engine == nil {
+	switch {
+	case s.engine == nil && req.Device == "":
+		return nil // it was about to log in
+	case s.engine == nil:
 		return fmt.Errorf("%s: %w", req.Device, ErrNotFound)
 	}
 	if !req.Force {

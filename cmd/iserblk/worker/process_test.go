@@ -319,6 +319,28 @@ func TestADeviceInUseIsDetachedByForceOnly(t *testing.T) {
 	l.wantNothing(pid)
 }
 
+func TestALoginUnderWayIsEndedByForce(t *testing.T) {
+	l := newLab(t)
+	started, ended := make(chan string, 10), make(chan error, 1)
+	go func() {
+		_, err := Attach(context.Background(), AttachRequest{
+			Dirs: l.dirs, Spec: l.spec("login-never-ends"), Progress: func(s string) { started <- s },
+		})
+		ended <- err
+	}()
+	<-started
+	if got := l.list()[0].State; got != StateStarting {
+		t.Errorf("the worker is listed as %s", got)
+	}
+	if err := l.detach(fakePrefix+"login-never-ends", true); err != nil {
+		t.Errorf("detach --force: %v", err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("the attach succeeded")
+	}
+	l.wantNothing()
+}
+
 func TestADeadWorkerIsListedAndCleanedUp(t *testing.T) {
 	l := newLab(t)
 	l.mustAttach("fine", 0, 1)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,7 +88,7 @@ func targets(run string) ([]string, error) {
 				continue
 			}
 		}
-		if state.CheckName(name) == nil && (len(names) == 0 || names[len(names)-1] != name) {
+		if state.CheckName(name) == nil && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}

@@ -121,7 +121,7 @@ const killTimeout = 10 * time.Second
 
 // clean takes away what a dead worker left: every device it had, then its files.
 func (r DetachRequest) clean(ctx context.Context, w Worker) error {
-	lock, err := w.files.acquire()
+	lock, err := w.files.acquireSoon()
 	if err != nil {
 		return fmt.Errorf("%s: %w", w.Target, err)
 	}
