@@ -235,3 +235,26 @@ func TestABlackHoleIsSilentAndEverythingDrainsAfterwards(t *testing.T) {
 type countDone struct{ n int }
 
 func (w *countDone) CommandDone(*session.Command) { w.n++ }
+
+// LIO numbers an answer before it sends it, and its thread may be put aside in between.
+func TestAnAnswerMayBeOvertakenByAThousandOthers(t *testing.T) {
+	b := newBed(t, isertarget.Options{}, isertarget.DiskOptions{Blocks: 8192})
+	n := b.login()
+	l := newLoad(b, n, 32, 3000)
+	var held []byte
+	seen := 0
+	b.target.SetHooks(lie(func(m []byte) [][]byte {
+		switch seen++; seen {
+		case 100:
+			held = m
+			return nil
+		case 1100:
+			return [][]byte{m, held}
+		}
+		return one(m)
+	}))
+	l.run()
+	if l.lost != 0 || l.corrupted != 0 {
+		t.Errorf("%d lost, %d wrong: %v", l.lost, l.corrupted, n.Cause())
+	}
+}
