@@ -64,7 +64,7 @@ func (c *conn) destroy() error {
 		{"destroy completion queue", func() error { return errno(C.blk_destroy_cq(c.c)) }},
 		{"deregister memory", c.leaveDomain},
 		{"leave device", c.leaveDevice},
-		{"destroy CM identifier", func() error { return errno(C.blk_cm_close(c.c)) }},
+		{"destroy CM identifier", c.closeCM},
 	}
 	for i := range steps {
 		c.step.Store(&steps[i].name)
@@ -126,6 +126,16 @@ func (c *conn) leaveDomain() error {
 func (c *conn) leaveDevice() error {
 	if c.device != nil {
 		c.device.leave()
+	}
+	return nil
+}
+
+func (c *conn) closeCM() error {
+	if r := C.blk_cm_close(c.c); r < 0 {
+		return errno(r)
+	}
+	if c.noDevice || c.device != nil && c.device.gone.Load() {
+		forgetRemoved()
 	}
 	return nil
 }

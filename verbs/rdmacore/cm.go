@@ -21,6 +21,7 @@ func (c *conn) handleCM(ev *C.struct_blk_cm_event) {
 		C.blk_disconnect(c.c)
 		c.events.post(verbs.Event{Kind: verbs.EventDisconnected, Err: cmStatus(ev)})
 	case C.RDMA_CM_EVENT_DEVICE_REMOVAL:
+		c.device.gone.Store(true)
 		c.events.post(verbs.Event{Kind: verbs.EventDeviceGone, Err: cmStatus(ev)})
 	case C.RDMA_CM_EVENT_ADDR_CHANGE, C.RDMA_CM_EVENT_UNREACHABLE:
 		// UNREACHABLE on a live connection: the neighbour's link address changed. Both are hints.

@@ -36,6 +36,8 @@ type conn struct {
 	device  *device
 	domain  *domain
 
+	noDevice bool // there was none on the route; it may have been there before
+
 	qpObject, cqObject C.uintptr_t // to recognise asynchronous events by
 
 	closeOnce sync.Once

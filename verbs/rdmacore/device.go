@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -37,7 +38,13 @@ type device struct {
 
 	mu    sync.Mutex
 	conns map[*conn]struct{} // to hand events to
+
+	gone atomic.Bool // it has been or is being removed
 }
+
+// forgetRemoved has librdmacm let go of devices that were removed. Until every process has, the kernel cannot finish
+// the removal of a device that has no way to revoke their access: rxe and siw.
+func forgetRemoved() { C.blk_forget_removed() }
 
 // useDevice finds or opens the device of a context. leave ends the use.
 func useDevice(context unsafe.Pointer) (*device, error) {
@@ -176,6 +183,9 @@ func (c *conn) concerns(ev *C.struct_blk_async_event) bool {
 }
 
 func (d *device) tell(ev verbs.Event, about func(*conn) bool) {
+	if ev.Kind == verbs.EventDeviceGone {
+		d.gone.Store(true)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for c := range d.conns {

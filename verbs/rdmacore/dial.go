@@ -82,6 +82,7 @@ func dialOnce(ctx context.Context, a verbs.DialAttr) (*conn, error) {
 		return nil, errNoMemory
 	}
 	if err := c.dial(ctx, a); err != nil {
+		c.noDevice = errors.Is(err, verbs.ErrNoDevice)
 		c.destroyWithin(cleanUpTime)
 		return nil, err
 	}

@@ -80,6 +80,9 @@ func addrError(a verbs.DialAttr, err error, route Route, routeErr error) error {
 		out.Hint = fmt.Sprintf("no route to it: ip route get %s", a.Dst.Addr())
 	case errors.Is(err, verbs.ErrTimeout):
 		out.Hint = fmt.Sprintf("nobody on the link answers for it: ip neighbour show %s", a.Dst.Addr())
+		if routeErr == nil && route.NetDev != "" && route.Device.Name == "" {
+			out.Hint += "; besides, " + deviceHint(route, nil)
+		}
 	}
 	return out
 }
@@ -95,7 +98,7 @@ func deviceHint(r Route, err error) string {
 	case r.Loopback:
 		return fmt.Sprintf("the way to it is the loopback interface %s, which cannot have an RDMA device", r.NetDev)
 	}
-	return fmt.Sprintf("%s has none: rdma link add %s type rxe netdev %s", r.NetDev, r.FreeName, r.NetDev)
+	return fmt.Sprintf("%s has no RDMA device: rdma link add %s type rxe netdev %s", r.NetDev, r.FreeName, r.NetDev)
 }
 
 // explainConnect adds to the error of a connect what a user can look at.

@@ -52,6 +52,8 @@ func TestAnAddressThatDoesNotResolveIsExplained(t *testing.T) {
 	says(t, addrError(toPeer, syscall.EADDRNOTAVAIL, Route{}, nil), syscall.EADDRNOTAVAIL, "10.0.0.9 is not an address")
 	says(t, addrError(toPeer, syscall.ENETUNREACH, Route{}, nil), syscall.ENETUNREACH, "ip route get 10.0.0.1")
 	says(t, addrError(toPeer, verbs.ErrTimeout, Route{}, nil), verbs.ErrTimeout, "ip neighbour show 10.0.0.1")
+	says(t, addrError(toPeer, verbs.ErrTimeout, Route{NetDev: "eth7", FreeName: "rxe0"}, nil), verbs.ErrTimeout,
+		"ip neighbour show 10.0.0.1", "netdev eth7")
 }
 
 func TestASilentPeerIsATimeoutWithAHint(t *testing.T) {

@@ -36,6 +36,8 @@
 	F(verbs, "IBVERBS_1.1", ibv_destroy_qp) \
 	F(cm, "RDMACM_1.0", rdma_create_event_channel) \
 	F(cm, "RDMACM_1.0", rdma_destroy_event_channel) \
+	F(cm, "RDMACM_1.0", rdma_get_devices) \
+	F(cm, "RDMACM_1.0", rdma_free_devices) \
 	F(cm, "RDMACM_1.0", rdma_create_id) \
 	F(cm, "RDMACM_1.0", rdma_destroy_id) \
 	F(cm, "RDMACM_1.0", rdma_set_option) \
@@ -307,6 +309,14 @@ int blk_query_device(struct blk_conn *c, struct blk_device *d)
 	d->num_comp_vectors = context->num_comp_vectors;
 	from_sockaddr(rdma_get_local_addr(c->id), &d->local);
 	return 0;
+}
+
+void blk_forget_removed(void)
+{
+	struct ibv_context **devices = lib.rdma_get_devices(NULL);
+
+	if (devices)
+		lib.rdma_free_devices(devices);
 }
 
 int blk_async_fd(void *context)
