@@ -47,20 +47,41 @@ func unsupported(err error) bool {
 // prober asks one unit one thing after the other.
 type prober struct {
 	ctx   context.Context
-	n     *Nexus
+	by    Carrier
 	buf   Buffer
 	cmd   Command
 	pages map[uint8]bool // of vital product data
 }
 
-func newProber(ctx context.Context, n *Nexus, lun scsi.LUN, buf Buffer) *prober {
+// Carrier carries single commands to a target, for those who ask it something.
+type Carrier interface {
+	// Carry submits c and waits for its end, which it returns as c.Err, made an *Error. After it no buffer can be
+	// touched, also when ctx has ended first.
+	Carry(ctx context.Context, c *Command) error
+	// Rest waits for d, keeping the nexus alive meanwhile.
+	Rest(ctx context.Context, d time.Duration) error
+	// Target is the target's name.
+	Target() string
+}
+
+// driven is a nexus that no lane has: it is driven on the goroutine that asks.
+type driven struct{ *Nexus }
+
+func (d driven) Carry(ctx context.Context, c *Command) error { return Do(ctx, d.Nexus, c) }
+
+func (d driven) Rest(ctx context.Context, t time.Duration) error {
+	until := time.Now().Add(t)
+	return drive(ctx, d.Nexus, func() bool { return !time.Now().Before(until) })
+}
+
+func newProber(ctx context.Context, by Carrier, lun scsi.LUN, buf Buffer) *prober {
 	const most = 1<<16 - 1 // of an INQUIRY's allocation length
 	buf.Mem = buf.Mem[:min(len(buf.Mem), most)]
-	return &prober{ctx: ctx, n: n, buf: buf, cmd: Command{LUN: lun}, pages: map[uint8]bool{}}
+	return &prober{ctx: ctx, by: by, buf: buf, cmd: Command{LUN: lun}, pages: map[uint8]bool{}}
 }
 
 func (p *prober) fail(op string, err error) error {
-	return &Error{Op: fmt.Sprintf("%s LUN %v of", op, p.cmd.LUN), Target: p.n.params.TargetName, Err: err}
+	return &Error{Op: fmt.Sprintf("%s LUN %v of", op, p.cmd.LUN), Target: p.by.Target(), Err: err}
 }
 
 // run sends the command whose CDB was set, to read size bytes, until the unit has carried it out. It returns what
@@ -76,7 +97,7 @@ func (p *prober) run(op string, size int) ([]byte, error) {
 	since := time.Now()
 	for attentions := 0; ; {
 		clear(p.cmd.Buf.Mem) // a target that moves less than it says must not make us read what was there before
-		if err := Do(p.ctx, p.n, &p.cmd); err != nil {
+		if err := p.by.Carry(p.ctx, &p.cmd); err != nil {
 			return nil, err
 		}
 		failed := &StatusError{Op: op, Status: p.cmd.Status, Sense: p.cmd.Sense}
@@ -92,19 +113,13 @@ func (p *prober) run(op string, size int) ([]byte, error) {
 			if time.Since(since) > readyPatience {
 				return nil, failed
 			}
-			if err := p.rest(readyPause); err != nil {
+			if err := p.by.Rest(p.ctx, readyPause); err != nil {
 				return nil, errors.Join(failed, err)
 			}
 		default:
 			return nil, failed
 		}
 	}
-}
-
-// rest keeps the nexus alive for d.
-func (p *prober) rest(d time.Duration) error {
-	until := time.Now().Add(d)
-	return drive(p.ctx, p.n, func() bool { return !time.Now().Before(until) })
 }
 
 // page reads a page of vital product data, nil when the unit knows no such pages.

@@ -66,7 +66,12 @@ var (
 // that the datamover can expose. With an error comes what was found out before it. Errors are *Error; inside are
 // ErrNoUnit, ErrNotDisk, a *StatusError, a *scsi.Error, or those of Do.
 func Probe(ctx context.Context, n *Nexus, lun scsi.LUN, buf Buffer) (LogicalUnit, error) {
-	p := newProber(ctx, n, lun, buf)
+	return ProbeBy(ctx, driven{n}, lun, buf)
+}
+
+// ProbeBy is Probe for a nexus that something else drives.
+func ProbeBy(ctx context.Context, by Carrier, lun scsi.LUN, buf Buffer) (LogicalUnit, error) {
+	p := newProber(ctx, by, lun, buf)
 	u := LogicalUnit{LUN: lun}
 	for _, step := range [...]func(*LogicalUnit) error{
 		p.ready, p.inquire, p.identify, beDisk, p.capacity, p.limits, p.mode,
@@ -260,7 +265,7 @@ func quirks(u *LogicalUnit) {
 
 // ReportLUNs lists the units of n's target in its own order, driving n on this goroutine. buf is as for Probe.
 func ReportLUNs(ctx context.Context, n *Nexus, buf Buffer) ([]scsi.LUN, error) {
-	p := newProber(ctx, n, scsi.LUN{}, buf)
+	p := newProber(ctx, driven{n}, scsi.LUN{}, buf)
 	room := len(p.buf.Mem)
 	scsi.ReportLUNs(&p.cmd.CDB, uint32(room))
 	data, err := p.run("REPORT LUNS", room)
@@ -280,7 +285,7 @@ func ReportLUNs(ctx context.Context, n *Nexus, buf Buffer) ([]scsi.LUN, error) {
 // ReportPortGroups reads the unit's target port groups and their access states (ALUA), driving n on this goroutine.
 // buf is as for Probe.
 func ReportPortGroups(ctx context.Context, n *Nexus, lun scsi.LUN, buf Buffer) ([]scsi.PortGroup, error) {
-	p := newProber(ctx, n, lun, buf)
+	p := newProber(ctx, driven{n}, lun, buf)
 	room := len(p.buf.Mem)
 	scsi.ReportTargetPortGroups(&p.cmd.CDB, uint32(room))
 	data, err := p.run("REPORT TARGET PORT GROUPS", room)

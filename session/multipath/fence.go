@@ -20,8 +20,21 @@ func (p *Path) fence(ctx context.Context, n *session.Nexus, u *Unit, lu session.
 	if g := group(n); g >= 0 && g == p.group && reinstatementFences(lu) {
 		return nil
 	}
-	if err := session.ResetLogicalUnit(ctx, n, u.lun); err != nil {
-		return fmt.Errorf("fence LUN %v: %w", u.lun, err)
+	return reset(ctx, n, lu)
+}
+
+// Fence proves that nothing can still execute on a unit that a process before this one, or a device that was detached
+// by force, has left there. Every path must have logged in before, with the ISIDs that were used then. n is any nexus.
+func Fence(ctx context.Context, n *session.Nexus, lu session.LogicalUnit) error {
+	if reinstatementFences(lu) {
+		return nil
+	}
+	return reset(ctx, n, lu)
+}
+
+func reset(ctx context.Context, n *session.Nexus, lu session.LogicalUnit) error {
+	if err := session.ResetLogicalUnit(ctx, n, lu.LUN); err != nil {
+		return fmt.Errorf("fence LUN %v: %w", lu.LUN, err)
 	}
 	return nil
 }

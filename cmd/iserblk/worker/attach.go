@@ -62,13 +62,26 @@ func (e *engine) find(ctx context.Context, luns []uint64) ([]session.LogicalUnit
 	}
 	var found []session.LogicalUnit
 	err := e.target.visit(ctx, func(ctx context.Context, n *session.Nexus, scratch session.Buffer) (err error) {
-		found, err = probeAll(ctx, n, scratch, luns, e.attached)
-		return err
+		if found, err = probeAll(ctx, n, scratch, luns, e.attached); err != nil {
+			return err
+		}
+		return fenceAll(ctx, n, found)
 	})
 	if err == nil && len(found) == 0 {
 		err = fmt.Errorf("%s has no disk that is not attached: %w", e.spec.Target, ErrNotFound)
 	}
 	return found, err
+}
+
+// fenceAll ends what a worker that died, or a device that was detached by force, has left running at the units. The
+// lanes have logged in before, so nothing of it can be on its way any more.
+func fenceAll(ctx context.Context, n *session.Nexus, units []session.LogicalUnit) error {
+	for _, lu := range units {
+		if err := multipath.Fence(ctx, n, lu); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e *engine) attached(lun uint64) bool {
@@ -87,6 +100,7 @@ func (e *engine) add(ctx context.Context, lu session.LogicalUnit, o AttachOption
 	d := &device{lun: uint64(number), unit: multipath.NewUnit(lu, maxTransfer, uint16(e.spec.Depth))}
 	defer func() {
 		if err != nil {
+			d.unit.Fail()
 			e.drop(context.WithoutCancel(ctx), d)
 		}
 	}()
@@ -94,18 +108,43 @@ func (e *engine) add(ctx context.Context, lu session.LogicalUnit, o AttachOption
 	if err != nil {
 		return nil, err
 	}
-	for i, s := range e.lanes {
-		if err := s.path.AddUnit(ctx, d.unit, d.queues[i]); err != nil {
-			return nil, err
-		}
+	if err := e.admit(ctx, d, queues); err != nil {
+		return nil, err
 	}
-	if d.ublk, err = e.control.Create(ctx, ublk.Config{Limits: d.unit.Limits(), Queues: queues}); err != nil {
+	if err := e.create(ctx, d, queues); err != nil {
 		return nil, err
 	}
 	e.view.Lock()
 	e.devices[d.lun] = d
 	e.view.Unlock()
 	return d, nil
+}
+
+// admit makes every lane's session know d's unit, and each of them check it.
+func (e *engine) admit(ctx context.Context, d *device, queues []ublk.QueueConfig) error {
+	for i, s := range e.lanes {
+		if err := s.path.AddUnit(ctx, d.unit, d.queues[i]); err != nil {
+			return err
+		}
+		first := queues[i].Buffers[0]
+		if err := s.path.Admit(ctx, d.unit, session.Buffer{Mem: first.Mem, Region: first.Region}); err != nil {
+			return fmt.Errorf("LUN %d by queue %d: %w", d.lun, i, err)
+		}
+	}
+	return nil
+}
+
+// create makes the kernel's device. When ctx ends first the unit fails, so that what the kernel has asked of it
+// already does not hold up the end.
+func (e *engine) create(ctx context.Context, d *device, queues []ublk.QueueConfig) (err error) {
+	calledOff := context.AfterFunc(ctx, d.unit.Fail)
+	if d.ublk, err = e.control.Create(ctx, ublk.Config{Limits: d.unit.Limits(), Queues: queues}); err != nil {
+		return err
+	}
+	if !calledOff() {
+		return errors.Join(ctx.Err(), d.ublk.Stop(context.WithoutCancel(ctx)))
+	}
+	return nil
 }
 
 // memory makes what d's requests move their data in, known to every connection.
@@ -121,12 +160,11 @@ func (e *engine) memory(d *device) ([]ublk.QueueConfig, error) {
 
 // sync makes every connection's keys agree with the arena's regions.
 func (e *engine) sync() error {
+	var errs []error
 	for _, s := range e.lanes {
-		if err := s.link.sync(); err != nil {
-			return err
-		}
+		errs = append(errs, s.link.sync())
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // slices carves a slice for each tag, with keys of its own, so that a wrong STag reaches no other request.

@@ -250,7 +250,8 @@ func fatal(e verbs.Event) error {
 	return errors.New(what)
 }
 
-// sync gives the current connection the keys of regions that were carved since.
+// sync gives the current connection the keys of regions that were carved since. One that is dead needs none: its
+// successor registers everything.
 func (l *linkState) sync() error {
 	l.mu.Lock()
 	c := l.conn
@@ -258,7 +259,10 @@ func (l *linkState) sync() error {
 	if c == nil {
 		return nil
 	}
-	return c.Sync()
+	if err := c.Sync(); !errors.Is(err, verbs.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // info describes the connection in use, false before the first.
