@@ -2,6 +2,7 @@ package verbs
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"sync"
 	"unsafe"
@@ -54,6 +55,9 @@ type Arena struct {
 // NewArena reserves room for capacity bytes of regions (rounded up to a page) without using memory yet.
 func NewArena(capacity int) (*Arena, error) {
 	page := os.Getpagesize()
+	if capacity <= 0 || capacity > math.MaxInt-page {
+		return nil, &OpError{Op: "create arena", Err: fmt.Errorf("capacity of %d bytes", capacity)}
+	}
 	capacity = roundUp(capacity, page)
 	fd, err := unix.MemfdCreate("iserblk-arena", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -75,9 +79,12 @@ func NewArena(capacity int) (*Arena, error) {
 
 // Carve takes a region of size bytes (rounded up to a page). Its bytes are zero the first time only.
 func (a *Arena) Carve(size int, access Access) (RegionID, error) {
-	size = roundUp(size, a.page)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if size <= 0 || size > len(a.mem) { // a length of 0 would mean a released region
+		return 0, &OpError{Op: "carve region", Err: fmt.Errorf("%d bytes of an arena of %d", size, len(a.mem))}
+	}
+	size = roundUp(size, a.page)
 	for i, id := range a.free {
 		if r := a.regions[id]; -r.Len == size && r.Access == access {
 			a.free = append(a.free[:i], a.free[i+1:]...)
