@@ -137,5 +137,25 @@ func lockMemory() error {
 	if l.Cur != unix.RLIM_INFINITY {
 		return fmt.Errorf("RLIMIT_MEMLOCK is %d bytes", l.Cur)
 	}
-	return unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT)
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		return err
+	}
+	return touchCode()
+}
+
+// touchCode brings all code into memory, so that none has to be read from a disk while memory is short.
+func touchCode() error {
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(maps)) {
+		var from, to uintptr
+		var access string
+		if _, err := fmt.Sscanf(line, "%x-%x %4s", &from, &to, &access); err == nil && access == "r-xp" {
+			// Kernels before 5.14 do not know the advice, and the page of the vDSO does not take it.
+			_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_POPULATE_READ)
+		}
+	}
+	return nil
 }

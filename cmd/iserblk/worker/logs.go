@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -90,9 +91,20 @@ type listener struct {
 // Write passes one line on.
 func (l *listener) Write(p []byte) (int, error) {
 	if fn := l.fn.Load(); fn != nil {
-		(*fn)(string(bytes.TrimSpace(p)))
+		(*fn)(plainLine(string(bytes.TrimSpace(p))))
 	}
 	return len(p), nil
+}
+
+// plainLine takes the key and the quotes off the message that a line starts with.
+func plainLine(line string) string {
+	line = strings.TrimPrefix(line, slog.MessageKey+"=")
+	quoted, err := strconv.QuotedPrefix(line)
+	if err != nil {
+		return line
+	}
+	msg, _ := strconv.Unquote(quoted)
+	return msg + line[len(quoted):]
 }
 
 // newLogger makes the worker's logger. Lines from Info on also go to the listener, at any level if verbose.

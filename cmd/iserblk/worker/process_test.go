@@ -250,7 +250,8 @@ func TestProgressShowsTheEnginesLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := strings.Join(lines, "\n"); !strings.Contains(text, `msg="logging in" portal=10.0.0.1:3260`) {
+	if text := strings.Join(lines, "\n"); !strings.HasPrefix(text, "logging in portal=10.0.0.1:3260") ||
+		!strings.Contains(text, "\nattached devices=4") {
 		t.Errorf("progress is %q", text)
 	}
 	if err := l.detach(fakePrefix+"fine", false); err != nil {
@@ -387,6 +388,10 @@ func TestANewAttachReplacesADeadWorker(t *testing.T) {
 	all := l.list()
 	if len(all) != 1 || all[0].State != StateLive || all[0].PID == pid {
 		t.Errorf("list shows %+v, want a new live worker", all)
+	}
+	log, _ := os.ReadFile(all[0].Log)
+	if !bytes.Contains(log, []byte(`"cleared what a dead worker left" device=/dev/fake0 err=<nil>`)) {
+		t.Errorf("the log does not tell that the old device was removed:\n%s", log)
 	}
 }
 

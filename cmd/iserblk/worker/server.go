@@ -66,6 +66,7 @@ func (s *server) run(ctx context.Context, first *wire, signals <-chan os.Signal)
 		s.files.removeAll()
 		return err
 	}
+	s.clearOld()
 	s.save()
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.conns.Go(func() { s.accept(inner, ln) })
@@ -78,6 +79,17 @@ func (s *server) run(ctx context.Context, first *wire, signals <-chan os.Signal)
 	ln.Close()
 	s.lastWords()
 	return s.result
+}
+
+// clearOld takes away the devices of a worker of this target that died.
+func (s *server) clearOld() {
+	old, _ := readRecord(s.files) // mostly there is none
+	ctx, cancel := context.WithTimeout(context.Background(), forceTimeout)
+	defer cancel()
+	for _, d := range old.Devices {
+		err := s.backend.RemoveDevice(ctx, d)
+		s.log.Info("cleared what a dead worker left", "device", d.Path, "err", err)
+	}
 }
 
 // lastWords waits for the clients' connections to end, but not for an engine that hangs.
