@@ -152,7 +152,7 @@ The codes are those of iscsiadm(8) where one fits.
 | 4 | the portal refused the connection, or its name or route is unknown |
 | 7 | bad input |
 | 8 | the portal did not answer in time |
-| 12 | no RDMA, no RDMA device on the route, or a kernel module is missing |
+| 12 | no RDMA, no RDMA device on the route, a kernel module is missing, or too little memory may be locked |
 | 13 | permission denied |
 | 15 | the LUN is attached already |
 | 18 | the worker does not answer |

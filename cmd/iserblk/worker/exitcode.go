@@ -20,7 +20,7 @@ const (
 	ExitTransport   = 4  // the portal refused the connection, or its name or route is unknown
 	ExitInput       = 7  // the command line or a file makes no sense
 	ExitTimeout     = 8  // the portal did not answer in time
-	ExitNoTransport = 12 // no RDMA, no device for the route, or a kernel module is missing
+	ExitNoTransport = 12 // no RDMA, no device for the route, no memory to lock, or a kernel module is missing
 	ExitPermission  = 13
 	ExitAttached    = 15 // the LUN has a device already
 	ExitSilent      = 18 // a worker is alive and does not answer
@@ -56,6 +56,7 @@ var exitCodes = []struct {
 	{session.ErrNotDisk, ExitUnsupported},
 	{verbs.ErrNoProvider, ExitNoTransport},
 	{verbs.ErrNoDevice, ExitNoTransport},
+	{verbs.ErrMemlock, ExitNoTransport},
 	{verbs.ErrTimeout, ExitTimeout},
 	{session.ErrTimeout, ExitTimeout},
 	{verbs.ErrRejected, ExitTransport},

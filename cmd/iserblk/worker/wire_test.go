@@ -113,6 +113,7 @@ func TestExitCodes(t *testing.T) {
 		{context.DeadlineExceeded, 8},
 		{verbs.ErrNoProvider, 12},
 		{verbs.ErrNoDevice, 12},
+		{verbs.ErrMemlock, 12},
 		{ublk.ErrUnsupported, 12},
 		{fmt.Errorf("%w: %w", ErrUnsupported, ublk.ErrUnsupported), 12},
 		{fs.ErrPermission, 13},
