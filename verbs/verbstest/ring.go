@@ -8,8 +8,6 @@ type ring[T any] struct {
 
 func newRing[T any](size int) ring[T] { return ring[T]{buf: make([]T, size)} }
 
-func (r *ring[T]) full() bool { return r.n == len(r.buf) }
-
 // push adds the zero or old content of one more slot and returns it to be filled in. The ring must not be full.
 func (r *ring[T]) push() *T {
 	slot := &r.buf[(r.head+r.n)%len(r.buf)]
