@@ -58,6 +58,9 @@ func (cfg *Config) check() error {
 }
 
 func (qc *QueueConfig) check(l *block.Limits) error {
+	if qc.Lane != nil && qc.Lane.Ring() == nil {
+		return fmt.Errorf("a lane without io_uring cannot serve ublk")
+	}
 	if len(qc.Buffers) != int(l.Depth) {
 		return fmt.Errorf("%d buffers for %d tags", len(qc.Buffers), l.Depth)
 	}

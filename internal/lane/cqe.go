@@ -1,10 +1,6 @@
 package lane
 
-import (
-	"golang.org/x/sys/unix"
-
-	"iserblk/internal/uring"
-)
+import "iserblk/internal/uring"
 
 const cqeMore = uring.CQEMore
 
@@ -44,19 +40,7 @@ func (l *Lane) Unregister(base uint64) {
 	l.free = append(l.free, id)
 }
 
-// reap hands every completion to its handler.
-func (l *Lane) reap() int {
-	n := 0
-	for {
-		c, ok := l.ring.NextCQE()
-		if !ok {
-			return n
-		}
-		l.dispatch(c)
-		n++
-	}
-}
-
+// dispatch hands a completion to its handler.
 func (l *Lane) dispatch(c uring.CQE) {
 	id := uint32(c.UserData >> 32)
 	switch {
@@ -65,8 +49,4 @@ func (l *Lane) dispatch(c uring.CQE) {
 	case id < uint32(len(l.handlers)) && l.handlers[id] != nil:
 		l.handlers[id].HandleCQE(uint32(c.UserData), c.Res, c.Flags)
 	}
-}
-
-func (l *Lane) watchMail() {
-	l.SQE().PrepPollAddMultishot(l.eventFD, unix.POLLIN, mailData)
 }

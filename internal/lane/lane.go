@@ -1,4 +1,4 @@
-// Package lane is one locked OS thread with one event loop on one io_uring. Everything that happens to a request
+// Package lane is one locked OS thread with one event loop on one io_uring (or epoll, see Options.NoRing). Everything that happens to a request
 // happens on its lane, so what runs there needs no locks.
 //
 // A turn reaps completions, runs messages and timers, polls every Source, rings every Source's doorbell, and enters
@@ -38,6 +38,9 @@ type Options struct {
 	Entries, CQEntries uint32
 	// SQE128 makes the ring fit for ublk's control commands.
 	SQE128 bool
+	// NoRing lets the lane run on epoll, for where io_uring is not allowed. Such a lane serves Sources, messages and
+	// timers, but no ublk queues.
+	NoRing bool
 }
 
 // DefaultSpin is how long a lane spins unless told otherwise: not at all on machines with so few CPUs that it would
@@ -52,7 +55,8 @@ func DefaultSpin() time.Duration {
 // Lane is one event loop. Its methods are for the lane's own thread unless they say otherwise.
 type Lane struct {
 	opt     Options
-	ring    *uring.Ring
+	engine  engine
+	ring    *uring.Ring // nil on epoll
 	eventFD int
 
 	handlers []CQEHandler // by the upper half of the user data
@@ -86,21 +90,31 @@ func New(opt Options) (*Lane, error) {
 	if opt.Nap == 0 {
 		opt.Nap = defaultNap
 	}
-	ring, err := uring.New(uring.Options{Entries: opt.Entries, CQEntries: opt.CQEntries, SQE128: opt.SQE128})
-	if err != nil {
+	l := &Lane{opt: opt, exited: make(chan struct{})}
+	l.spin.limit, l.spin.now = max(opt.Spin, 0), max(opt.Spin, 0)
+	l.nap.limit = max(opt.Nap, 0)
+	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("make lane: %w", err)
 	}
+	return l, nil
+}
+
+func (l *Lane) open() error {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		ring.Close()
-		return nil, fmt.Errorf("make lane: eventfd: %w", err)
+		return fmt.Errorf("eventfd: %w", err)
 	}
-	l := &Lane{opt: opt, ring: ring, eventFD: fd, exited: make(chan struct{})}
-	l.mail.fd = fd
-	l.spin.limit = max(opt.Spin, 0)
-	l.spin.now = l.spin.limit
-	l.nap.limit = max(opt.Nap, 0)
-	return l, nil
+	if l.opt.NoRing {
+		l.engine, err = newEpollEngine(l)
+	} else {
+		l.engine, err = newRingEngine(l)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	l.eventFD, l.mail.fd = fd, fd
+	return nil
 }
 
 // Start begins the loop on a thread of its own. Any goroutine may call it, once.
@@ -143,7 +157,7 @@ func (l *Lane) Do(ctx context.Context, f func()) error {
 	}
 }
 
-// Ring is the lane's ring, for reading its state. SQEs come from SQE.
+// Ring is the lane's ring, for reading its state, or nil on epoll. SQEs come from SQE.
 func (l *Lane) Ring() *uring.Ring { return l.ring }
 
 // SQE is an empty SQE that goes out at the end of the turn. When the queue is full it submits at once to make room,
@@ -167,8 +181,8 @@ func (l *Lane) run() {
 	if l.opt.Pin {
 		l.pin()
 	}
-	must(l.ring.Enable())
-	l.watchMail()
+	l.engine.start()
+	l.engine.watch(l.eventFD, mailData)
 	for !l.stopping {
 		l.turn()
 	}
@@ -184,7 +198,7 @@ func (l *Lane) pin() {
 
 func (l *Lane) close() {
 	l.mail.close()
-	l.ring.Close()
+	l.engine.close()
 	unix.Close(l.eventFD)
 	close(l.exited)
 }

@@ -35,6 +35,19 @@ func startLane(t *testing.T, opt Options) *Lane {
 	return l
 }
 
+// onBoth runs a test on io_uring and on epoll.
+func onBoth(t *testing.T, f func(t *testing.T, opt Options)) {
+	t.Helper()
+	for name, noRing := range map[string]bool{"io_uring": false, "epoll": true} {
+		t.Run(name, func(t *testing.T) { f(t, Options{NoRing: noRing}) })
+	}
+}
+
+func spinning(opt Options, d time.Duration) Options {
+	opt.Spin = d
+	return opt
+}
+
 func on(t *testing.T, l *Lane, f func()) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -98,34 +111,36 @@ func until(t *testing.T, what string, f func() bool) {
 }
 
 func TestMessagesRunInOrderOnOneThread(t *testing.T) {
-	l := startLane(t, Options{})
-	const posters, each = 8, 2000
-	var last [posters]int
-	tids := map[int]bool{}
-	var wg sync.WaitGroup
-	for p := range posters {
-		wg.Go(func() {
-			for i := range each {
-				l.Post(func() {
-					if last[p] != i {
-						t.Errorf("poster %d: message %d came when %d was due", p, i, last[p])
-					}
-					last[p]++
-					tids[unix.Gettid()] = true
-				})
+	onBoth(t, func(t *testing.T, opt Options) {
+		l := startLane(t, opt)
+		const posters, each = 8, 2000
+		var last [posters]int
+		tids := map[int]bool{}
+		var wg sync.WaitGroup
+		for p := range posters {
+			wg.Go(func() {
+				for i := range each {
+					l.Post(func() {
+						if last[p] != i {
+							t.Errorf("poster %d: message %d came when %d was due", p, i, last[p])
+						}
+						last[p]++
+						tids[unix.Gettid()] = true
+					})
+				}
+			})
+		}
+		wg.Wait()
+		on(t, l, func() {
+			for p := range last {
+				if last[p] != each {
+					t.Errorf("poster %d: %d messages ran", p, last[p])
+				}
+			}
+			if len(tids) != 1 {
+				t.Errorf("ran on %d threads", len(tids))
 			}
 		})
-	}
-	wg.Wait()
-	on(t, l, func() {
-		for p := range last {
-			if last[p] != each {
-				t.Errorf("poster %d: %d messages ran", p, last[p])
-			}
-		}
-		if len(tids) != 1 {
-			t.Errorf("ran on %d threads", len(tids))
-		}
 	})
 }
 
@@ -162,28 +177,33 @@ func TestALaneThatNeverRanStops(t *testing.T) {
 }
 
 func TestTimersFireInOrderAndCanBeStopped(t *testing.T) {
-	l := startLane(t, Options{})
-	fired := make(chan int, 8)
-	on(t, l, func() {
-		l.AfterFunc(30*time.Millisecond, func() { fired <- 3 })
-		l.AfterFunc(10*time.Millisecond, func() {
-			fired <- 1
-			l.AfterFunc(10*time.Millisecond, func() { fired <- 2 })
+	onBoth(t, func(t *testing.T, opt Options) {
+		l := startLane(t, opt)
+		fired := make(chan int, 8)
+		on(t, l, func() {
+			l.AfterFunc(30*time.Millisecond, func() { fired <- 3 })
+			l.AfterFunc(10*time.Millisecond, func() {
+				fired <- 1
+				l.AfterFunc(10*time.Millisecond, func() { fired <- 2 })
+			})
+			never := l.AfterFunc(15*time.Millisecond, func() { fired <- -1 })
+			if !never.Stop() || never.Stop() {
+				t.Error("Stop does not tell the first from the second")
+			}
 		})
-		never := l.AfterFunc(15*time.Millisecond, func() { fired <- -1 })
-		if !never.Stop() || never.Stop() {
-			t.Error("Stop does not tell the first from the second")
+		for want := 1; want <= 3; want++ {
+			if got := <-fired; got != want {
+				t.Errorf("timer %d fired when %d was due", got, want)
+			}
 		}
 	})
-	for want := 1; want <= 3; want++ {
-		if got := <-fired; got != want {
-			t.Errorf("timer %d fired when %d was due", got, want)
-		}
-	}
 }
 
 func TestASourceIsPolledWhenItsFdWakes(t *testing.T) {
-	for name, opt := range map[string]Options{"spinning": {Spin: time.Millisecond}, "sleeping": {Spin: -1}} {
+	for name, opt := range map[string]Options{
+		"spinning": {Spin: time.Millisecond}, "sleeping": {Spin: -1}, "never napping": {Spin: -1, Nap: -1},
+		"spinning on epoll": {Spin: time.Millisecond, NoRing: true}, "sleeping on epoll": {Spin: -1, NoRing: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			l := startLane(t, opt)
 			s := newSource(t)
@@ -203,15 +223,18 @@ func TestASourceIsPolledWhenItsFdWakes(t *testing.T) {
 
 // A Source that finds work between its last Poll and Arm must be polled again although its fd stays silent.
 func TestWorkThatComesWhileArmingIsNotLost(t *testing.T) {
-	l := startLane(t, Options{Spin: -1})
-	s := newSource(t)
-	late := &lateSource{fakeSource: s}
-	on(t, l, func() { l.Add(late) })
-	for i := range int64(100) {
-		on(t, l, func() { late.surprise = true })
-		until(t, "work done", func() bool { return s.done.Load() == i+1 })
-	}
-	on(t, l, func() { l.Remove(late) })
+	onBoth(t, func(t *testing.T, opt Options) {
+		l := startLane(t, spinning(opt, -1))
+		s := newSource(t)
+		late := &lateSource{fakeSource: s}
+		on(t, l, func() { l.Add(late) })
+		for i := range int64(100) {
+			on(t, l, func() { late.surprise = true })
+			s.work(t)
+			until(t, "work done", func() bool { return s.done.Load() == 2*(i+1) })
+		}
+		on(t, l, func() { l.Remove(late) })
+	})
 }
 
 type lateSource struct {
@@ -228,37 +251,41 @@ func (s *lateSource) Arm() bool {
 }
 
 func TestSourcesComeAndGo(t *testing.T) {
-	l := startLane(t, Options{})
-	for range 300 {
-		a, b := newSource(t), newSource(t)
-		on(t, l, func() { l.Add(a); l.Add(b) })
-		a.work(t)
-		until(t, "work done", func() bool { return a.done.Load() == 1 })
-		on(t, l, func() { l.Remove(a); l.Remove(b); l.Remove(b) })
-	}
-	on(t, l, func() {}) // completions of the last removal
-	on(t, l, func() {
-		if n := len(l.handlers); n > 20 {
-			t.Errorf("%d handlers for two sources at a time", n)
+	onBoth(t, func(t *testing.T, opt Options) {
+		l := startLane(t, opt)
+		for range 300 {
+			a, b := newSource(t), newSource(t)
+			on(t, l, func() { l.Add(a); l.Add(b) })
+			a.work(t)
+			until(t, "work done", func() bool { return a.done.Load() == 1 })
+			on(t, l, func() { l.Remove(a); l.Remove(b); l.Remove(b) })
 		}
+		on(t, l, func() {}) // completions of the last removal
+		on(t, l, func() {
+			if n := len(l.handlers); n > 20 {
+				t.Errorf("%d handlers for two sources at a time", n)
+			}
+		})
 	})
 }
 
 func TestRemoveLetsGoOfTheFile(t *testing.T) {
-	l := startLane(t, Options{})
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(p[1])
-	s := &fakeSource{fd: p[0]}
-	on(t, l, func() { l.Add(s) })
-	on(t, l, func() {})
-	on(t, l, func() { l.Remove(s) })
-	unix.Close(p[0])
-	if _, err := unix.Write(p[1], []byte{1}); !errors.Is(err, unix.EPIPE) {
-		t.Errorf("the pipe still has a reader: %v", err)
-	}
+	onBoth(t, func(t *testing.T, opt Options) {
+		l := startLane(t, opt)
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(p[1])
+		s := &fakeSource{fd: p[0]}
+		on(t, l, func() { l.Add(s) })
+		on(t, l, func() {})
+		on(t, l, func() { l.Remove(s) })
+		unix.Close(p[0])
+		if _, err := unix.Write(p[1], []byte{1}); !errors.Is(err, unix.EPIPE) {
+			t.Errorf("the pipe still has a reader: %v", err)
+		}
+	})
 }
 
 // selfRemover leaves from within its own Poll, as a nexus does whose connection died.
@@ -276,38 +303,42 @@ func (s *selfRemover) Poll() int {
 }
 
 func TestASourceMayRemoveItselfWhilePolled(t *testing.T) {
-	l := startLane(t, Options{})
-	s, other := newSource(t), newSource(t)
-	on(t, l, func() { l.Add(&selfRemover{s, l}); l.Add(other) })
-	s.work(t)
-	until(t, "removed", func() bool { return s.done.Load() == 1 })
-	other.work(t)
-	until(t, "the other served", func() bool { return other.done.Load() == 1 })
-	polls := s.polls.Load()
-	on(t, l, func() {})
-	if s.polls.Load() != polls {
-		t.Error("polled after its removal")
-	}
-	on(t, l, func() { l.Remove(other) })
+	onBoth(t, func(t *testing.T, opt Options) {
+		l := startLane(t, opt)
+		s, other := newSource(t), newSource(t)
+		on(t, l, func() { l.Add(&selfRemover{s, l}); l.Add(other) })
+		s.work(t)
+		until(t, "removed", func() bool { return s.done.Load() == 1 })
+		other.work(t)
+		until(t, "the other served", func() bool { return other.done.Load() == 1 })
+		polls := s.polls.Load()
+		on(t, l, func() {})
+		if s.polls.Load() != polls {
+			t.Error("polled after its removal")
+		}
+		on(t, l, func() { l.Remove(other) })
+	})
 }
 
 func TestAnIdleLaneSleeps(t *testing.T) {
-	l := startLane(t, Options{Spin: time.Millisecond})
-	s := newSource(t)
-	on(t, l, func() { l.Add(s) })
-	var before, after unix.Rusage
-	rusage := func(r *unix.Rusage) { on(t, l, func() { _ = unix.Getrusage(unix.RUSAGE_THREAD, r) }) }
-	rusage(&before)
-	polls := s.polls.Load()
-	time.Sleep(300 * time.Millisecond)
-	if n := s.polls.Load() - polls; n > 20 { // the runtime's signals may wake it now and then
-		t.Errorf("%d turns while idle", n)
-	}
-	rusage(&after)
-	if used := cpu(&after) - cpu(&before); used > 10*time.Millisecond {
-		t.Errorf("used %v of CPU while idle", used)
-	}
-	on(t, l, func() { l.Remove(s) })
+	onBoth(t, func(t *testing.T, opt Options) {
+		l := startLane(t, spinning(opt, time.Millisecond))
+		s := newSource(t)
+		on(t, l, func() { l.Add(s) })
+		var before, after unix.Rusage
+		rusage := func(r *unix.Rusage) { on(t, l, func() { _ = unix.Getrusage(unix.RUSAGE_THREAD, r) }) }
+		rusage(&before)
+		polls := s.polls.Load()
+		time.Sleep(300 * time.Millisecond)
+		if n := s.polls.Load() - polls; n > 20 { // the runtime's signals may wake it now and then
+			t.Errorf("%d turns while idle", n)
+		}
+		rusage(&after)
+		if used := cpu(&after) - cpu(&before); used > 10*time.Millisecond {
+			t.Errorf("used %v of CPU while idle", used)
+		}
+		on(t, l, func() { l.Remove(s) })
+	})
 }
 
 func cpu(r *unix.Rusage) time.Duration {
@@ -315,29 +346,53 @@ func cpu(r *unix.Rusage) time.Duration {
 }
 
 func TestATurnDoesNotAllocate(t *testing.T) {
-	l, err := New(Options{Spin: time.Microsecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	runtime.LockOSThread() // the test is the lane's thread
-	defer runtime.UnlockOSThread()
-	must(l.ring.Enable())
-	s := newSource(t)
-	l.watchMail()
-	l.Add(s)
-	l.AfterFunc(time.Hour, func() {})
-	nothing := func() {}
-	n := testing.AllocsPerRun(500, func() {
-		s.busy.Store(!s.busy.Load())
-		s.work(t)
-		l.Post(nothing)
-		l.turn()
+	onBoth(t, func(t *testing.T, opt Options) {
+		l, err := New(spinning(opt, time.Microsecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		runtime.LockOSThread() // the test is the lane's thread
+		defer runtime.UnlockOSThread()
+		l.engine.start()
+		s := newSource(t)
+		l.engine.watch(l.eventFD, mailData)
+		l.Add(s)
+		l.AfterFunc(time.Hour, func() {})
+		nothing := func() {}
+		n := testing.AllocsPerRun(500, func() {
+			s.busy.Store(!s.busy.Load())
+			s.work(t)
+			l.Post(nothing)
+			l.nap.sleeps = 0 // there may be nothing left to wake it
+			l.turn()
+		})
+		if n != 0 {
+			t.Errorf("%v allocations a turn", n)
+		}
+		l.Remove(s)
+		l.close()
 	})
-	if n != 0 {
-		t.Errorf("%v allocations a turn", n)
-	}
-	l.Remove(s)
-	l.close()
+}
+
+// Arming costs system calls of some providers: once a wake-up is enough.
+func TestASourceIsArmedOnceAWakeUp(t *testing.T) {
+	onBoth(t, func(t *testing.T, opt Options) {
+		l := startLane(t, opt)
+		s := newSource(t)
+		on(t, l, func() { l.Add(s) })
+		for range 50 {
+			on(t, l, func() {}) // wakes the lane without the Source
+		}
+		s.work(t)
+		until(t, "work done", func() bool { return s.done.Load() == 1 })
+		on(t, l, func() {})
+		on(t, l, func() {
+			if s.armed < 2 || s.armed > 4 {
+				t.Errorf("armed %d times for one wake-up", s.armed)
+			}
+			l.Remove(s)
+		})
+	})
 }
 
 func TestTheSpinnerLearns(t *testing.T) {
@@ -366,25 +421,27 @@ func TestTheSpinnerLearns(t *testing.T) {
 }
 
 func TestStopLeavesNoThreadAndNoFile(t *testing.T) {
-	run := func() {
-		l, err := New(Options{})
-		if err != nil {
-			t.Fatal(err)
+	onBoth(t, func(t *testing.T, opt Options) {
+		run := func() {
+			l, err := New(opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Start()
+			l.Stop()
 		}
-		l.Start()
-		l.Stop()
-	}
-	run()
-	fds, threads := count(t, "/proc/self/fd"), count(t, "/proc/self/task")
-	for range 50 {
 		run()
-	}
-	if n := count(t, "/proc/self/fd"); n > fds {
-		t.Errorf("%d files, were %d", n, fds)
-	}
-	if n := count(t, "/proc/self/task"); n > threads+5 {
-		t.Errorf("%d threads, were %d", n, threads)
-	}
+		fds, threads := count(t, "/proc/self/fd"), count(t, "/proc/self/task")
+		for range 50 {
+			run()
+		}
+		if n := count(t, "/proc/self/fd"); n > fds {
+			t.Errorf("%d files, were %d", n, fds)
+		}
+		if n := count(t, "/proc/self/task"); n > threads+5 {
+			t.Errorf("%d threads, were %d", n, threads)
+		}
+	})
 }
 
 func count(t *testing.T, dir string) int {

@@ -81,6 +81,6 @@ func (m *mailbox) close() {
 func (l *Lane) handleMailCQE(flags uint32) {
 	_, _ = unix.Read(l.eventFD, l.mail.count[:])
 	if flags&cqeMore == 0 {
-		l.watchMail()
+		l.engine.watch(l.eventFD, mailData)
 	}
 }

@@ -3,8 +3,6 @@ package lane
 import (
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Source is something the lane serves every turn: a nexus over its datamover. All calls come from the lane.
@@ -13,8 +11,8 @@ type Source interface {
 	Poll() int
 	// Flush rings one doorbell for what was queued this turn.
 	Flush()
-	// Arm asks for a wake-up on Fd. It is true when work came meanwhile: the lane polls once more before it sleeps.
-	// It is called before every sleep, so it should cost nothing while it is armed already.
+	// Arm asks for a wake-up on Fd. It is true when work came meanwhile: the lane polls once more before it sleeps. It
+	// is called before a sleep, and not again before Fd became readable: until then the Source stays armed.
 	Arm() (ready bool)
 	// Fd becomes readable when an armed Source has work. It must not change and stay open until Remove returned;
 	// negative means none.
@@ -26,13 +24,14 @@ type Source interface {
 // retryWatch is the pause before a watch that the kernel refused (no memory) is tried again.
 const retryWatch = 10 * time.Millisecond
 
-// watch is the multishot poll on a Source's Fd. All its CQE has to do is end the sleep.
+// watch is the kernel's eye on a Source's Fd.
 type watch struct {
 	lane   *Lane
 	source Source
 	base   uint64
 	fd     int
-	live   bool // a poll is in the kernel
+	live   bool // the kernel watches
+	armed  bool // so does the Source, and Fd has been silent since
 	gone   bool // the Source was removed
 }
 
@@ -55,23 +54,22 @@ func (l *Lane) Remove(s Source) {
 	w := l.watches[i]
 	l.watches[i], l.holes = nil, true
 	w.gone = true
-	if w.live {
-		l.SQE().PrepPollRemove(w.base, nobodyData)
-		must(l.ring.Submit())
-	} else if w.fd >= 0 {
-		l.Unregister(w.base)
+	if w.fd < 0 || w.live && l.engine.unwatch(w.fd, w.base) {
+		return
 	}
+	l.Unregister(w.base)
 }
 
 func (w *watch) arm() {
 	if !w.gone {
 		w.live = true
-		w.lane.SQE().PrepPollAddMultishot(w.fd, unix.POLLIN, w.base)
+		w.lane.engine.watch(w.fd, w.base)
 	}
 }
 
-// HandleCQE keeps the watch alive.
+// HandleCQE learns that Fd is readable, and keeps the watch alive.
 func (w *watch) HandleCQE(_ uint32, res int32, flags uint32) {
+	w.armed = false
 	if flags&cqeMore != 0 {
 		return
 	}
@@ -111,7 +109,11 @@ func (l *Lane) pollAll() int {
 func (l *Lane) armAll() bool {
 	idle := true
 	for _, w := range l.watches {
-		if w != nil && w.source.Arm() {
+		if w == nil || w.armed && w.live {
+			continue
+		}
+		w.armed = w.fd >= 0
+		if w.source.Arm() {
 			idle = false
 		}
 	}

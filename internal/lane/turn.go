@@ -4,7 +4,7 @@ import "time"
 
 // turn is one round of the loop.
 func (l *Lane) turn() {
-	n := l.reap()
+	n := l.engine.reap()
 	n += l.readMail()
 	n += l.fire()
 	n += l.pollAll()
@@ -29,12 +29,8 @@ func (l *Lane) readMail() int {
 // enter ends a turn that handled n things: it submits what was queued and sleeps in the same system call if there is
 // nothing left to look at, or goes straight on.
 func (l *Lane) enter(n int) {
-	if l.ring.Ready() || l.keepSpinning(n) || !l.armAll() || l.ring.Ready() {
-		l.submit()
-		return
-	}
-	if !l.mail.sleep() {
-		l.submit()
+	if l.engine.ready() || l.keepSpinning(n) || !l.armAll() || l.engine.ready() || !l.mail.sleep() {
+		l.engine.submit()
 		return
 	}
 	l.sleep()
@@ -44,18 +40,11 @@ func (l *Lane) enter(n int) {
 func (l *Lane) sleep() {
 	until := l.untilTimer()
 	if !l.nap.worthwhile() {
-		must(l.ring.Wait(until))
+		l.engine.wait(until)
 		return
 	}
-	must(l.ring.Nap(min(until, l.nap.limit)))
-	l.nap.learn(l.ring.Ready())
-}
-
-// submit enters the ring only if that changes anything: while spinning it mostly does not.
-func (l *Lane) submit() {
-	if l.ring.Pending() > 0 || l.ring.NeedsEnter() {
-		must(l.ring.Submit())
-	}
+	l.engine.nap(min(until, l.nap.limit))
+	l.nap.learn(l.engine.ready())
 }
 
 // keepSpinning says whether to look again instead of sleeping.

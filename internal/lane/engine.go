@@ -1,0 +1,144 @@
+package lane
+
+import (
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"iserblk/internal/uring"
+)
+
+// engine is what a lane submits to and sleeps on.
+type engine interface {
+	start()                                  // on the lane's thread, first of all
+	close()                                  // on the lane's thread, last of all
+	reap() int                               // dispatches what has completed
+	ready() bool                             // reap has something
+	submit()                                 // hands over what was queued, without waiting
+	wait(d time.Duration)                    // the same, and sleeps until something completes or d is over
+	nap(d time.Duration)                     // the same without telling the Go scheduler
+	watch(fd int, data uint64)               // dispatches data each time fd becomes readable
+	unwatch(fd int, data uint64) (last bool) // ends that; last: one more completion without CQEMore will come
+}
+
+// ringEngine is io_uring.
+type ringEngine struct {
+	lane *Lane
+	ring *uring.Ring
+}
+
+func newRingEngine(l *Lane) (engine, error) {
+	ring, err := uring.New(uring.Options{Entries: l.opt.Entries, CQEntries: l.opt.CQEntries, SQE128: l.opt.SQE128})
+	if err != nil {
+		return nil, err
+	}
+	l.ring = ring
+	return &ringEngine{lane: l, ring: ring}, nil
+}
+
+func (e *ringEngine) start()               { must(e.ring.Enable()) }
+func (e *ringEngine) close()               { e.ring.Close() }
+func (e *ringEngine) ready() bool          { return e.ring.Ready() }
+func (e *ringEngine) wait(d time.Duration) { must(e.ring.Wait(d)) }
+func (e *ringEngine) nap(d time.Duration)  { must(e.ring.Nap(d)) }
+
+func (e *ringEngine) reap() int {
+	for n := 0; ; n++ {
+		c, ok := e.ring.NextCQE()
+		if !ok {
+			return n
+		}
+		e.lane.dispatch(c)
+	}
+}
+
+// submit enters the ring only if that changes anything: while spinning it mostly does not.
+func (e *ringEngine) submit() {
+	if e.ring.Pending() > 0 || e.ring.NeedsEnter() {
+		must(e.ring.Submit())
+	}
+}
+
+func (e *ringEngine) watch(fd int, data uint64) {
+	e.lane.SQE().PrepPollAddMultishot(fd, unix.POLLIN, data)
+}
+
+// unwatch submits at once, so that the kernel lets go of the file before the caller closes it.
+func (e *ringEngine) unwatch(_ int, data uint64) bool {
+	e.lane.SQE().PrepPollRemove(data, nobodyData)
+	must(e.ring.Submit())
+	return true
+}
+
+// epollEngine is epoll, edge triggered: Sources are polled every turn anyway, so an event only ends a sleep.
+type epollEngine struct {
+	lane   *Lane
+	fd     int
+	events [64]unix.EpollEvent
+	n      int // events to reap
+}
+
+func newEpollEngine(l *Lane) (engine, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	return &epollEngine{lane: l, fd: fd}, nil
+}
+
+func (e *epollEngine) start()      {}
+func (e *epollEngine) submit()     {}
+func (e *epollEngine) close()      { unix.Close(e.fd) }
+func (e *epollEngine) ready() bool { return e.n > 0 }
+
+func (e *epollEngine) reap() int {
+	n := e.n
+	for i := range n {
+		ev := &e.events[i]
+		e.lane.dispatch(uring.CQE{UserData: uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32, Flags: cqeMore})
+	}
+	e.n = 0
+	return n
+}
+
+// watch stores data where the kernel keeps 64 bits for us (epoll_data_t), which x/sys calls Fd and Pad.
+func (e *epollEngine) watch(fd int, data uint64) {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET&0xffffffff, Fd: int32(uint32(data)), Pad: int32(data >> 32)}
+	must(unix.EpollCtl(e.fd, unix.EPOLL_CTL_ADD, fd, &ev))
+}
+
+func (e *epollEngine) unwatch(fd int, _ uint64) bool {
+	_ = unix.EpollCtl(e.fd, unix.EPOLL_CTL_DEL, fd, nil) // the Source may have lost its file already
+	return false
+}
+
+func (e *epollEngine) wait(d time.Duration) {
+	n, _, errno := syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(e.fd), uintptr(unsafe.Pointer(&e.events)), uintptr(len(e.events)), milliseconds(d), 0, 0)
+	e.took(n, errno)
+}
+
+func (e *epollEngine) nap(d time.Duration) {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(e.fd), uintptr(unsafe.Pointer(&e.events)), uintptr(len(e.events)), milliseconds(d), 0, 0)
+	e.took(n, errno)
+}
+
+func (e *epollEngine) took(n uintptr, errno syscall.Errno) {
+	switch errno {
+	case 0:
+		e.n = int(n)
+	case unix.EINTR:
+	default:
+		must(errno)
+	}
+}
+
+// milliseconds rounds up, so that a timer is due when the sleep for it ends. -1 is for ever.
+func milliseconds(d time.Duration) uintptr {
+	const longest = 24 * time.Hour
+	if d == uring.Forever {
+		return ^uintptr(0)
+	}
+	return uintptr((min(max(d, 0), longest) + time.Millisecond - 1) / time.Millisecond)
+}
