@@ -19,8 +19,9 @@ build:
 	@scripts/deps build
 	go build -o bin/ ./cmd/iserblk
 
+# TEST_FLAGS: see scripts/test --help.
 test: deps build
-	scripts/test
+	scripts/test $(TEST_FLAGS)
 
 bench: deps build
 	scripts/bench

@@ -99,9 +99,9 @@ tgt() {
 
 hosts() {
 	lab_host_link h0 far 10.1.0.1 10.1.0.2
-	rping -s -a 10.1.0.1 -C 3 >/dev/null &
+	rping -s -a 10.1.0.1 -C 3 >/dev/null 2>&1 &
 	sleep 1
-	ip netns exec far rping -c -a 10.1.0.1 -C 3 >/dev/null
+	ip netns exec far rping -c -a 10.1.0.1 -C 3 >/dev/null 2>&1
 	wait $!
 	step "RDMA between two hosts"
 	lab_blackhole -n far h0p on
