@@ -121,7 +121,7 @@ func (p *program) attachHere(c *cli.Context, u targetURL, d state.Dirs, luns []u
 	}
 	return worker.Foreground(c.Context, worker.ForegroundOptions{
 		Backend: p.backend, Dirs: d, Spec: spec, LUNs: luns, Attach: opts, Log: p.stderr, Notes: notes,
-		Ready: p.printPaths,
+		Timeout: c.Duration(flagTimeout), Ready: p.printPaths,
 	})
 }
 

@@ -27,10 +27,10 @@ func (s *server) take(ctx context.Context) (context.Context, func(), error) {
 		s.doneWaiting()
 		return nil, nil, err
 	}
-	op, cancel := context.WithCancel(ctx)
+	op, cancel := context.WithCancelCause(ctx)
 	s.setCancel(cancel)
 	return op, func() {
-		cancel()
+		cancel(nil)
 		s.setCancel(nil)
 		s.doneWaiting()
 		s.op <- struct{}{}
@@ -61,7 +61,7 @@ func (s *server) takeToken(ctx context.Context) error {
 }
 
 // setCancel says how to end the operation that has the token.
-func (s *server) setCancel(cancel context.CancelFunc) {
+func (s *server) setCancel(cancel context.CancelCauseFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cancel = cancel
@@ -80,16 +80,23 @@ func (s *server) takeByForce(ctx context.Context) (context.Context, func(), erro
 		if !errors.Is(err, context.DeadlineExceeded) {
 			return nil, nil, err
 		}
-		s.cancelOp()
+		s.cancelOp(errEndedByForce)
 	}
 	return nil, nil, fmt.Errorf("%w: an operation under way cannot be cancelled", ErrSilent)
 }
 
-func (s *server) cancelOp() {
+// Why an operation was ended before it was done.
+var (
+	errEndedByForce  = errors.New("ended by a forced detach")
+	errEndedBySignal = errors.New("ended by a signal")
+)
+
+// cancelOp ends the operation that has the token.
+func (s *server) cancelOp(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cancel != nil {
-		s.cancel()
+		s.cancel(why)
 	}
 }
 
@@ -106,14 +113,20 @@ func (s *server) attach(ctx context.Context, w *wire, req request) {
 	devices, err := s.open(op, req)
 	s.progress.fn.Store(nil)
 	if err != nil {
+		if why := context.Cause(op); errors.Is(why, errEndedByForce) || errors.Is(why, errEndedBySignal) {
+			err = fmt.Errorf("%w (%w)", why, err)
+		}
 		s.log.Error("attach failed", "err", err)
 		s.answerAndLeave(w, failure(err))
 		return
 	}
 	s.save()
-	if op.Err() != nil || w.send(reply{Done: true, Devices: devices}) != nil {
+	if err = context.Cause(op); err == nil {
+		err = w.send(reply{Done: true, Devices: devices}) // its client may go from here on
+	}
+	if err != nil {
 		s.undo(devices)
-		s.answerAndLeave(w, failure(context.Canceled))
+		s.answerAndLeave(w, failure(err))
 	}
 }
 
@@ -260,7 +273,7 @@ func (s *server) leaveIfUnused(ctx context.Context) {
 
 // stop is what a signal asks for. When devices are in use it refuses, unless it is forced.
 func (s *server) stop(ctx context.Context, force bool) {
-	s.cancelOp()
+	s.cancelOp(errEndedBySignal)
 	ctx, cancel := context.WithTimeout(ctx, politeTimeout)
 	defer cancel()
 	op, release, err := s.takeByForce(ctx)

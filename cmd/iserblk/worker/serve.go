@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -86,6 +87,7 @@ type ForegroundOptions struct {
 	LUNs     []uint64 // nil means all
 	Attach   AttachOptions
 	Log      io.Writer
+	Timeout  time.Duration  // for the attach; 0 is none
 	Notes    []string       // what Isolate could not do, for the log
 	Progress func(string)   // may be nil
 	Ready    func([]Device) // is told the devices once they can be used
@@ -112,13 +114,28 @@ func Foreground(ctx context.Context, o ForegroundOptions) error {
 	ended := make(chan error, 1)
 	go func() { ended <- serveUntilSignal(ctx, s, newWire(theirs), notes) }()
 	c := &Client{w: newWire(ours)}
-	devices, err := c.Attach(context.WithoutCancel(ctx), o.LUNs, o.Attach, o.Progress)
+	attaching, cancel := o.attachContext(ctx)
+	devices, err := c.Attach(attaching, o.LUNs, o.Attach, o.Progress)
+	cancel()
 	if err == nil {
 		o.Ready(devices)
 		notifyReady()
 	}
 	c.Close()
+	if errors.Is(err, errGone) {
+		err = errEndedBySignal // which came before the attach
+	}
 	return errors.Join(err, <-ended)
+}
+
+// attachContext bounds the attach. The end of ctx reaches the server, which ends the attach by itself.
+func (o ForegroundOptions) attachContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx = context.WithoutCancel(ctx)
+	if o.Timeout == 0 {
+		return context.WithCancel(ctx)
+	}
+	cause := fmt.Errorf("not attached within %v: %w", o.Timeout, context.DeadlineExceeded)
+	return context.WithTimeoutCause(ctx, o.Timeout, cause)
 }
 
 // notifyReady tells systemd that the service is up (sd_notify(3)), if it runs us.

@@ -37,9 +37,9 @@ type server struct {
 	conns    sync.WaitGroup
 
 	mu      sync.Mutex
-	engine  Engine // nil until the first attach has logged in
-	waiting int    // operations that have the token or want it
-	cancel  context.CancelFunc
+	engine  Engine                  // nil until the first attach has logged in
+	waiting int                     // operations that have the token or want it
+	cancel  context.CancelCauseFunc // ends the operation that has the token
 	record  Record
 	result  error // why the server left
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,7 +44,7 @@ func (l *lab) foreground(ctx context.Context, trouble string) (ready <-chan []De
 	go func() {
 		done <- Foreground(ctx, ForegroundOptions{
 			Backend: fakeBackend(), Dirs: l.dirs, Spec: l.spec(trouble), LUNs: []uint64{0}, Log: io.Discard,
-			Ready: func(d []Device) { devices <- d },
+			Timeout: 2 * time.Second, Ready: func(d []Device) { devices <- d },
 		})
 	}()
 	return devices, done
@@ -121,6 +122,29 @@ func TestForegroundFailsLikeTheEngine(t *testing.T) {
 	_, ended := l.foreground(context.Background(), "login-times-out")
 	if err := <-ended; !errors.Is(err, verbs.ErrTimeout) || ExitCode(err) != ExitTimeout {
 		t.Errorf("got %v, want a timeout", err)
+	}
+	l.wantNothing()
+}
+
+func TestForegroundGivesUpInTime(t *testing.T) {
+	l := newLab(t)
+	_, ended := l.foreground(context.Background(), "login-never-ends")
+	if err := <-ended; ExitCode(err) != ExitTimeout || !strings.Contains(err.Error(), "not attached within 2s") {
+		t.Errorf("got %v, want a timeout", err)
+	}
+	l.wantNothing()
+}
+
+func TestASignalEndsAnAttachUnderWay(t *testing.T) {
+	l := newLab(t)
+	_, ended := l.foreground(context.Background(), "login-never-ends")
+	for len(l.list()) == 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(100 * time.Millisecond)
+	_ = unix.Kill(os.Getpid(), unix.SIGTERM)
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "ended by a signal") {
+		t.Errorf("got %v", err)
 	}
 	l.wantNothing()
 }
