@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -44,10 +44,11 @@ func (p *program) discover(c *cli.Context) error {
 	if asJSON {
 		return p.printJSON("portals", found)
 	}
+	var b strings.Builder
 	for _, portal := range found {
-		fmt.Fprintln(p.stdout, portal.Address+","+strconv.Itoa(int(portal.TPGT))+" "+portal.Target)
+		fmt.Fprintf(&b, "%s,%d %s\n", portal.Address, portal.TPGT, portal.Target)
 	}
-	return nil
+	return p.print(b.String())
 }
 
 // inProcess does what needs no worker: it asks a target something and is done.

@@ -44,7 +44,7 @@ func (p *program) doctor(c *cli.Context) error {
 	if asJSON {
 		err = p.printJSON("checks", results)
 	} else {
-		p.printResults(results)
+		err = p.printResults(results)
 	}
 	if err == nil && !doctor.Healthy(results) {
 		return exitStatus(worker.ExitGeneric)
@@ -104,11 +104,13 @@ func (p *program) reach(ctx context.Context, c *cli.Context, u targetURL, at net
 	return err
 }
 
-func (p *program) printResults(results []doctor.Result) {
+func (p *program) printResults(results []doctor.Result) error {
+	var b strings.Builder
 	for _, r := range results {
-		fmt.Fprintf(p.stdout, "%-4s  %s: %s\n", r.State, r.Check, r.Detail)
+		fmt.Fprintf(&b, "%-4s  %s: %s\n", r.State, r.Check, r.Detail)
 		if r.Fix != "" {
-			fmt.Fprintf(p.stdout, "      fix: %s\n", r.Fix)
+			fmt.Fprintf(&b, "      fix: %s\n", r.Fix)
 		}
 	}
+	return p.print(b.String())
 }

@@ -38,9 +38,16 @@ func (l listing) MarshalJSON() ([]byte, error) {
 	return fmt.Appendf(nil, `{"version":%d,%q:%s}`, outputVersion, l.key, value), nil
 }
 
+// print writes all of a listing at once, so that "| grep -q" does not end the program half way.
+func (p *program) print(text string) error {
+	_, err := io.WriteString(p.stdout, text)
+	return err
+}
+
 // table prints rows under a heading.
 func (p *program) table(heading string, rows [][]string) error {
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, strings.ReplaceAll(heading, " ", "\t"))
 	for _, r := range rows {
 		for i := range r {
@@ -50,7 +57,8 @@ func (p *program) table(heading string, rows [][]string) error {
 		}
 		fmt.Fprintln(w, strings.Join(r, "\t"))
 	}
-	return w.Flush()
+	w.Flush()
+	return p.print(b.String())
 }
 
 // size is a number of bytes as lsblk shows it.

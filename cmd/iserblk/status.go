@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -39,13 +40,14 @@ func (p *program) status(c *cli.Context) error {
 	if asJSON {
 		return p.printJSON("targets", workers)
 	}
+	var b strings.Builder
 	for i, w := range workers {
 		if i > 0 {
-			fmt.Fprintln(p.stdout)
+			b.WriteString("\n")
 		}
-		printStatus(p.stdout, w)
+		printStatus(&b, w)
 	}
-	return nil
+	return p.print(b.String())
 }
 
 // chosen are the workers that the arguments mean: all without an argument, with a device only its own. A device's
