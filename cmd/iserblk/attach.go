@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -148,7 +147,11 @@ func (p *program) noteJoining(c *cli.Context) {
 }
 
 func (p *program) printPaths(devices []worker.Device) {
+	var b strings.Builder
 	for _, dev := range devices {
-		fmt.Fprintln(p.stdout, dev.Path)
+		b.WriteString(dev.Path + "\n")
+	}
+	if err := p.print(b.String()); err != nil {
+		p.note("attached, but the paths cannot be printed: " + err.Error() + "; see iserblk list")
 	}
 }

@@ -42,9 +42,8 @@ func (p *program) version(c *cli.Context) error {
 	if asJSON {
 		return p.printJSON("iserblk", v)
 	}
-	fmt.Fprintln(p.stdout, joinWords("iserblk", v.Release, v.Revision))
-	fmt.Fprintln(p.stdout, v.Go, v.Platform, "on Linux", v.Kernel)
-	return nil
+	return p.print(fmt.Sprintf("%s\n%s %s on Linux %s\n", joinWords("iserblk", v.Release, v.Revision), v.Go, v.Platform,
+		v.Kernel))
 }
 
 func currentVersion() versionInfo {
