@@ -145,6 +145,19 @@ func TestCompletionsOfUnknownWorkEndTheConnection(t *testing.T) {
 	}
 }
 
+func TestASecondCompletionOfOneSendEndsTheConnection(t *testing.T) {
+	w := full(t, iser.Options{})
+	w.command(session.NoData, session.Buffer{}, 0)
+	w.recv()
+	if err := w.drain(); err != nil {
+		t.Fatal(err)
+	}
+	w.peer.Inject(verbs.WC{ID: 1 << 32})
+	if err := w.drain(); !errors.Is(err, iser.ErrCompletion) {
+		t.Error(err)
+	}
+}
+
 func TestAReceiveIsPostedAgainOnlyAfterItsPDUWasHandled(t *testing.T) {
 	w := full(t, iser.Options{MaxCommands: 1})
 	before := w.peer.Posted()

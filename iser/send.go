@@ -104,15 +104,12 @@ func (c *Conn) enqueue(slot uint32, t tags, bhs *[pdu.BHSLen]byte, size int) *ve
 	return wr
 }
 
-// Flush posts what was queued with one doorbell, after the receives for the answers. An error means that the
-// connection is lost. It must not be called from within HandlePDU.
+// Flush posts what was queued with one doorbell. An error means that the connection is lost. It must not be called
+// from within HandlePDU: the receives for the answers are posted by the end of Poll.
 func (c *Conn) Flush() error {
 	if c.aborted {
 		c.queue = c.queue[:0]
 		return c.fault("post sends to", errAborted)
-	}
-	if err := c.postRecvs(); err != nil {
-		return err
 	}
 	if len(c.queue) == 0 {
 		return nil
