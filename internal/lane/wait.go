@@ -58,13 +58,14 @@ func (s *spinner) giveUp() {
 	}
 }
 
-// defaultNap is far above what I/O takes and far below what anybody waits for a garbage collection.
-const defaultNap = time.Millisecond
+// defaultNap is far above what I/O takes, also on slow machines: the scheduler's monitor, which takes the processor away
+// from whoever sleeps officially, costs more than the sleep. A garbage collection ends a nap by its signal.
+const defaultNap = 10 * time.Millisecond
 
-// napEvery is how many sleeps after a nap in vain the next one is tried.
-const napEvery = 16
+// napEvery is how many sleeps after a nap in vain the next one is tried: as soon as there was work again.
+const napEvery = 1
 
-// napper decides whether the next sleep is a nap: when the last nap was cut short by work, or after a while again.
+// napper decides whether the next sleep is a nap: when the last one was cut short by work.
 type napper struct {
 	limit  time.Duration // the longest, 0 for never
 	sleeps int           // that will not be naps
