@@ -92,7 +92,7 @@ func (t *Target) replace(s *session) (old *session) {
 	return old
 }
 
-// waitTasks waits until every command of a dead session has ended.
+// waitTasks waits until every command of a dead session has ended, or the target has.
 func (t *Target) waitTasks(s *session) {
 	t.mu.Lock()
 	var left []*task
@@ -101,7 +101,11 @@ func (t *Target) waitTasks(s *session) {
 	}
 	t.mu.Unlock()
 	for _, k := range left {
-		<-k.done
+		select {
+		case <-k.done:
+		case <-t.ctx.Done():
+			return
+		}
 	}
 }
 

@@ -93,7 +93,9 @@ func TestEveryLaneGivesUpOnAQuarantinedUnitAndComesBack(t *testing.T) {
 	serial := b.disk.Serial
 	b.disk.SetSerial("0000remapped")
 	b.cutOf(b.ways[0])
-	b.eventually("quarantine", func() bool { return b.unit.State() == multipath.UnitQuarantined })
+	b.eventually("quarantine", func() bool {
+		return b.unit.State() == multipath.UnitQuarantined && b.path.Status().State == multipath.StateUp
+	})
 	for i, w := range b.ways {
 		if _, errno := w.read(0, 512); errno != syscall.EIO {
 			t.Fatalf("lane %d: %v", i, errno)
@@ -115,7 +117,9 @@ func TestWhatWaitsForAQuarantinedUnitIsServedOnItsReturn(t *testing.T) {
 	serial := b.disk.Serial
 	b.disk.SetSerial("0000remapped")
 	b.cutOf(b.ways[0])
-	b.eventually("quarantine", func() bool { return b.unit.State() == multipath.UnitQuarantined })
+	b.eventually("quarantine", func() bool {
+		return b.unit.State() == multipath.UnitQuarantined && b.path.Status().State == multipath.StateUp
+	})
 	x, y := b.ways[0].begin(block.Read, 0, 0, 512, nil), b.ways[1].begin(block.Read, 0, 0, 512, nil)
 	b.disk.SetSerial(serial)
 	b.cutOf(b.ways[0])
