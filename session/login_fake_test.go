@@ -20,7 +20,6 @@ type loginTarget struct {
 	chapA     chap.Algorithm // 0: no authentication
 	secret    string         // the initiator's
 	own       chap.Credentials
-	chapStep  int
 	id        byte
 	challenge []byte
 
