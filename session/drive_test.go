@@ -137,8 +137,11 @@ func TestDiscoveryListsEveryPortal(t *testing.T) {
 	text := "TargetName=iqn.a:1\x00TargetAddress=10.0.0.1:3260,1\x00TargetAddress=[fd00::1]:3261,2\x00" +
 		"TargetName=iqn.b:2\x00TargetName=iqn.c:3\x00TargetAddress=box.example\x00X-unknown=1\x00TargetAddress=[fe80::2],7\x00"
 	want := []Portal{
-		{"iqn.a:1", "10.0.0.1:3260", 1}, {"iqn.a:1", "[fd00::1]:3261", 2}, {"iqn.b:2", "", -1},
-		{"iqn.c:3", "box.example:3260", -1}, {"iqn.c:3", "[fe80::2]:3260", 7},
+		{"iqn.a:1", "10.0.0.1:3260", 1},
+		{"iqn.a:1", "[fd00::1]:3261", 2},
+		{"iqn.b:2", "", -1},
+		{"iqn.c:3", "box.example:3260", -1},
+		{"iqn.c:3", "[fe80::2]:3260", 7},
 	}
 	for _, parts := range [][]string{{text}, {text[:7], text[7:100], text[100:]}} {
 		got, l, err := discovered(t, parts...)

@@ -211,20 +211,28 @@ func TestWhatATargetMayAnswer(t *testing.T) {
 		want   error
 		check  func(g Negotiated) bool
 	}{
-		{"no immediate data", func(l *loginTarget, _ *Params) { l.answers[keyImmediateData] = "No" }, nil,
-			func(g Negotiated) bool { return !g.ImmediateData && g.immediateLimit() == 0 }},
-		{"nothing about immediate data", func(l *loginTarget, _ *Params) { l.answers[keyImmediateData] = "-" }, nil,
-			func(g Negotiated) bool { return !g.ImmediateData }},
-		{"immediate data that we did not want", func(l *loginTarget, p *Params) { p.NoImmediateData, l.answers[keyImmediateData] = true, "Yes" }, nil,
-			func(g Negotiated) bool { return !g.ImmediateData }},
+		{
+			"no immediate data", func(l *loginTarget, _ *Params) { l.answers[keyImmediateData] = "No" }, nil,
+			func(g Negotiated) bool { return !g.ImmediateData && g.immediateLimit() == 0 },
+		},
+		{
+			"nothing about immediate data", func(l *loginTarget, _ *Params) { l.answers[keyImmediateData] = "-" }, nil,
+			func(g Negotiated) bool { return !g.ImmediateData },
+		},
+		{
+			"immediate data that we did not want", func(l *loginTarget, p *Params) { p.NoImmediateData, l.answers[keyImmediateData] = true, "Yes" }, nil,
+			func(g Negotiated) bool { return !g.ImmediateData },
+		},
 		{"immediate data that is neither", func(l *loginTarget, _ *Params) { l.answers[keyImmediateData] = "Maybe" }, ErrProtocol, nil},
 		{"smaller bursts and segments", func(l *loginTarget, _ *Params) {
 			l.answers[keyFirstBurst], l.answers[keyTargetRecv], l.answers[keyMaxBurst] = "4096", "512", "65536"
 		}, nil, func(g Negotiated) bool {
 			return g.FirstBurstLength == 4096 && g.TargetRecvDataSegmentLength == 512 && g.MaxBurstLength == 65536 && g.immediateLimit() == 512
 		}},
-		{"longer bursts than offered", func(l *loginTarget, _ *Params) { l.answers[keyFirstBurst] = "262144" }, nil,
-			func(g Negotiated) bool { return g.FirstBurstLength == DefaultFirstBurst }},
+		{
+			"longer bursts than offered", func(l *loginTarget, _ *Params) { l.answers[keyFirstBurst] = "262144" }, nil,
+			func(g Negotiated) bool { return g.FirstBurstLength == DefaultFirstBurst },
+		},
 		{"a burst of nothing", func(l *loginTarget, _ *Params) { l.answers[keyFirstBurst] = "0" }, ErrProtocol, nil},
 		{"a burst that is no number", func(l *loginTarget, _ *Params) { l.answers[keyTargetRecv] = "many" }, ErrProtocol, nil},
 		{"a burst beyond 24 bits", func(l *loginTarget, _ *Params) { l.answers[keyTargetRecv] = "0x1000000" }, ErrProtocol, nil},
@@ -240,10 +248,12 @@ func TestWhatATargetMayAnswer(t *testing.T) {
 		{"keys rejected and irrelevant", func(l *loginTarget, _ *Params) {
 			l.answers[keyDataDigest], l.answers[keyImmediateData], l.answers[keyTime2Retain] = "Irrelevant", "Reject", "Reject"
 		}, nil, func(g Negotiated) bool { return !g.ImmediateData }},
-		{"times", func(l *loginTarget, _ *Params) { l.answers[keyTime2Wait], l.answers[keyTime2Retain] = "7", "20" }, nil,
+		{
+			"times", func(l *loginTarget, _ *Params) { l.answers[keyTime2Wait], l.answers[keyTime2Retain] = "7", "20" }, nil,
 			func(g Negotiated) bool {
 				return g.DefaultTime2Wait == 7*time.Second && g.DefaultTime2Retain == 20*time.Second
-			}},
+			},
+		},
 		{"times without end", func(l *loginTarget, _ *Params) { l.answers[keyTime2Wait] = "3601" }, ErrProtocol, nil},
 		{"several rounds", func(l *loginTarget, _ *Params) { l.rounds = 3 }, nil, func(g Negotiated) bool { return g.TSIH == 9 }},
 		{"rounds without end", func(l *loginTarget, _ *Params) { l.rounds = 1000 }, ErrProtocol, nil},

@@ -291,7 +291,9 @@ func TestTheDataPathDoesNotAllocate(t *testing.T) {
 	q, _ := testQueue(&fakeUnit{})
 	var h lane.CQEHandler = q
 	for _, d := range []ioDesc{
-		{opFlags: opRead, nrSectors: 8}, {opFlags: opWrite | ioFUA, nrSectors: 128}, {opFlags: opFlush},
+		{opFlags: opRead, nrSectors: 8},
+		{opFlags: opWrite | ioFUA, nrSectors: 128},
+		{opFlags: opFlush},
 		{opFlags: opRead, nrSectors: 1},
 	} {
 		q.descs[2] = d

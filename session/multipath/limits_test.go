@@ -82,8 +82,17 @@ func TestWhatCannotBeSaidIsNotSent(t *testing.T) {
 	const size = 4096 * 512
 	for _, op := range []block.Op{block.Read, block.Write, block.Discard, block.WriteZeroes, block.Op(9)} {
 		for _, r := range [][2]uint64{
-			{0, 0}, {0, 511}, {1, 512}, {0, 513}, {0, size + 512}, {size, 512}, {512, size}, {0, 512 << 32},
-			{^uint64(0) - 511, 512}, {^uint64(0) - 511, 1024}, {512, ^uint64(0) - 511},
+			{0, 0},
+			{0, 511},
+			{1, 512},
+			{0, 513},
+			{0, size + 512},
+			{size, 512},
+			{512, size},
+			{0, 512 << 32},
+			{^uint64(0) - 511, 512},
+			{^uint64(0) - 511, 1024},
+			{512, ^uint64(0) - 511},
 		} {
 			if errno := b.do(op, 0, r[0], r[1], nil); errno == 0 {
 				t.Errorf("%v of %d bytes at %d: done", op, r[1], r[0])

@@ -2,10 +2,11 @@ package multipath_test
 
 import (
 	"errors"
-	"iserblk/iser/isertarget"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"iserblk/iser/isertarget"
 
 	"iserblk/session/multipath"
 )
