@@ -28,7 +28,7 @@ func (c *Control) Create(ctx context.Context, cfg Config) (*Device, error) {
 		return nil, err
 	}
 	if err := d.bringUp(ctx, cfg); err != nil {
-		err = &Error{Op: "create device", Dev: d.path, Err: err, Hint: hintFor(err)}
+		err = &Error{Op: "create device", Dev: d.path, Err: err, Hint: d.startHint(err)}
 		return nil, errors.Join(err, d.abandon())
 	}
 	return d, nil
@@ -86,10 +86,10 @@ func (c *Control) addDevice(cfg Config) (*Device, error) {
 		ublksrvFlags:  mark(),
 	}
 	if err := c.add(ctx, info); err != nil {
-		return nil, &Error{Op: "add device", Err: err, Hint: hintFor(err)}
+		return nil, &Error{Op: "add device", Err: err, Hint: addHint(err)}
 	}
 	d := &Device{
-		control: c, granted: int(info.nrHWQueues), id: info.devID, path: fmt.Sprintf("/dev/ublkb%d", info.devID), limits: cfg.Limits,
+		control: c, granted: int(info.nrHWQueues), id: info.devID, mark: info.ublksrvFlags, path: fmt.Sprintf("/dev/ublkb%d", info.devID), limits: cfg.Limits,
 		fd: -1, turn: make(chan struct{}, 1), events: events{lost: make(chan struct{})},
 	}
 	d.size.Store(cfg.Limits.Size)
@@ -203,12 +203,17 @@ func isBlock(path string, dev uint64) error {
 	return nil
 }
 
-// hintFor says what to do about the errors that users meet.
-func hintFor(err error) string {
-	switch {
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+// addHint says what to do about an ADD_DEV that was refused.
+func addHint(err error) string {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return "CAP_SYS_ADMIN is needed, and before Linux 6.15 the module takes no more than ublks_max (64) devices"
-	case errors.Is(err, unix.EINVAL):
+	}
+	return ""
+}
+
+// startHint says the same about START_DEV.
+func (d *Device) startHint(err error) string {
+	if d.start != nil && errors.Is(err, unix.EINVAL) {
 		return "Linux 6.17 to 6.18.7 refuses to start a device from within a PID namespace"
 	}
 	return ""

@@ -38,6 +38,7 @@ type Device struct {
 	control *Control
 	granted int // queues that the kernel made
 	id      uint32
+	mark    uint64 // what the kernel keeps for us, see mark
 	path    string
 	limits  block.Limits
 	size    atomic.Uint64

@@ -75,7 +75,7 @@ func (c *Control) reapOne(ctx context.Context, id uint32) (bool, error) {
 	case info.state != stateDead || !orphan(info.ublksrvFlags):
 		return false, nil
 	}
-	d := &Device{control: c, id: id}
+	d := &Device{control: c, id: id, mark: info.ublksrvFlags}
 	if err := d.remove(ctx); err != nil && !isGone(err) {
 		return false, err
 	}

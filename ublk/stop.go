@@ -24,7 +24,11 @@ func (d *Device) Stop(ctx context.Context) error {
 		return d.wrap("stop", err)
 	}
 	defer d.unlock()
-	return d.wrap("stop", d.takeDown(ctx))
+	err := d.takeDown(ctx)
+	if err == ErrBusy { // the end of a TryStop that nobody waited for
+		err = d.takeDown(ctx)
+	}
+	return d.wrap("stop", err)
 }
 
 // TryStop is Stop unless somebody has the device mounted or open, which is ErrBusy. Before Linux 7.0 it sees only
@@ -184,17 +188,32 @@ func (d *Device) letGo(ctx context.Context) error {
 	return nil
 }
 
-// remove deletes the stopped device, without waiting for those who still have its block device open where the kernel
-// can do that (Linux 6.9).
+// remove deletes the stopped and closed device. Its number may be another's by now, if somebody else was faster.
 func (d *Device) remove(ctx context.Context) error {
 	if d.delete == nil {
-		err := d.control.simple(ctx, cmdDelDevAsync, d.id, 0)
-		if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, kernelENOTSUPP) {
+		info, err := d.control.info(ctx, d.id)
+		if err != nil {
+			return err
+		}
+		if info.ublksrvFlags != d.mark {
+			return nil
+		}
+		if err := d.control.deleteAsync(ctx, d.id); !unknownCommand(err) {
 			return err
 		}
 		d.delete = d.control.asyncCall(cmdDelDev, d.id, 0)
 	}
 	return d.control.wait(ctx, d.delete)
+}
+
+// deleteAsync deletes a device without waiting for those who still have its block device open.
+func (c *Control) deleteAsync(ctx context.Context, id uint32) error {
+	return c.simple(ctx, cmdDelDevAsync, id, 0)
+}
+
+// unknownCommand: the kernel does not know the command, as those before Linux 6.9 do not know DEL_DEV_ASYNC.
+func unknownCommand(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, kernelENOTSUPP)
 }
 
 // Resize tells the kernel the device's new size in bytes. Before Linux 6.16 that is errors.ErrUnsupported.
