@@ -32,7 +32,7 @@ demo: deps build
 lint: deps $(GOLANGCI_LINT) $(GOFUMPT) $(GOVULNCHECK)
 	go vet ./...
 	$(GOLANGCI_LINT) run ./...
-	@cgo=$$(go list -f '{{if .CgoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/verbs/rdmacore$$'); \
+	@cgo=$$(go list -f '{{if .CgoFiles}}{{.ImportPath}}{{end}}' ./... | grep -vE '/verbs/rdmacore(/internal/|$$)'); \
 		[[ -z $$cgo ]] || { echo "cgo lives in verbs/rdmacore, not in $$cgo"; exit 1; }
 	@dirty=$$($(GOFUMPT) -l .); [[ -z $$dirty ]] || { echo "not formatted, run make fmt: $$dirty"; exit 1; }
 	shellcheck -x -P SCRIPTDIR $$(scripts/shells)

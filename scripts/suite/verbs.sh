@@ -33,6 +33,12 @@ ip address add 10.7.0.1/24 dev gone0
 ip link set gone0p up
 ip link set gone0 up
 
+# A second host with RDMA, where the kernel can have one.
+if lab_has_netns; then
+	modprobe sch_netem
+	lab_host_link h0 far 10.6.0.1 10.6.0.2
+fi
+
 lab_until 5 busybox ping -c1 -W1 10.8.0.2
 lab_until 5 busybox ping -c1 -W1 10.9.0.2
 

@@ -10,10 +10,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"runtime"
-	"strconv"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -32,10 +30,6 @@ const (
 )
 
 const (
-	staleReason  = 10 // IBTA reject reason "stale connection": the target remembers a connection of ours that died
-	staleRetries = 4
-	staleWait    = 100 * time.Millisecond // before the first retry, twice as long before each further one
-
 	maxResponderResources = 128
 	rnrTimerCode          = 12 // 0.64 ms; rdma_cm leaves 0, which means 655 ms
 )
@@ -49,30 +43,15 @@ func (p *Provider) Dial(ctx context.Context, a verbs.DialAttr) (verbs.Conn, erro
 	if err := checkAttr(a); err != nil {
 		return nil, &verbs.OpError{Op: "connect to", Peer: a.Dst.String(), Err: err}
 	}
-	for try := 0; ; try++ {
-		c, err := dialOnce(ctx, a)
-		var reject *verbs.RejectError
-		if err == nil {
-			return c, nil
-		}
-		if !errors.As(err, &reject) || reject.Reason != staleReason || try == staleRetries {
-			return nil, err
-		}
-		if sleep(ctx, staleWait<<try) != nil {
-			return nil, err
-		}
+	var c *conn
+	err := whileStale(ctx, func() (err error) {
+		c, err = dialOnce(ctx, a)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return c, nil
 }
 
 // dialOnce makes one attempt with an identifier and a queue pair of its own, and undoes it if it fails.
@@ -83,7 +62,7 @@ func dialOnce(ctx context.Context, a verbs.DialAttr) (*conn, error) {
 	}
 	if err := c.dial(ctx, a); err != nil {
 		c.noDevice = errors.Is(err, verbs.ErrNoDevice)
-		c.destroyWithin(cleanUpTime)
+		_ = c.destroyWithin(cleanUpTime) // the cause says more
 		return nil, err
 	}
 	return c, nil
@@ -208,7 +187,9 @@ func (c *conn) join(ctx context.Context, arena *verbs.Arena) (err error) {
 	if c.device, err = useDevice(C.blk_context(c.c)); err != nil {
 		return &verbs.OpError{Op: "watch device " + c.info.Name, Err: err}
 	}
-	c.domain, err = c.device.attach(ctx, arena)
+	if c.domain, err = c.device.attach(ctx, arena); contextual(err) {
+		return ended("connect to", c.peer, err)
+	}
 	return err
 }
 
@@ -305,24 +286,6 @@ func describe(d *C.struct_blk_device, local netip.Addr) verbs.DeviceInfo {
 	return info
 }
 
-// checkAttr refuses what no device could do.
-func checkAttr(a verbs.DialAttr) error {
-	switch {
-	case a.Arena == nil:
-		return errors.New("no arena")
-	case len(a.PrivateData) > 56:
-		return fmt.Errorf("%d bytes of private data, at most 56 fit", len(a.PrivateData))
-	case a.RetryCount > 6:
-		return fmt.Errorf("retry count %d, at most 6: rxe takes 7 as for ever", a.RetryCount)
-	case a.RNRRetry > 7:
-		return fmt.Errorf("RNR retry count %d, at most 7", a.RNRRetry)
-	case a.SendDepth < 1 || a.RecvDepth < 1 || len(a.Recvs) > a.RecvDepth:
-		return fmt.Errorf("send depth %d, receive depth %d for %d first receives",
-			a.SendDepth, a.RecvDepth, len(a.Recvs))
-	}
-	return nil
-}
-
 // checkDepths refuses queues that this device does not have.
 func checkDepths(a verbs.DialAttr, d *C.struct_blk_device) error {
 	wr, cqe := int(d.max_qp_wr), int(d.max_cqe)
@@ -334,49 +297,4 @@ func checkDepths(a verbs.DialAttr, d *C.struct_blk_device) error {
 		Err: fmt.Errorf("%d sends and %d receives wanted, the device has %d work requests a queue and %d completions",
 			a.SendDepth, a.RecvDepth, wr, cqe),
 	}
-}
-
-// cAddr turns an address for C; the zero Addr becomes no address.
-func cAddr(a netip.AddrPort) (out C.struct_blk_addr) {
-	ip := a.Addr().Unmap()
-	out.port = C.uint16_t(a.Port())
-	switch {
-	case ip.Is4():
-		out.family = 4
-		copyIP(&out, ip.AsSlice())
-	case ip.Is6():
-		out.family = 6
-		out.scope = C.uint32_t(scopeID(ip.Zone()))
-		copyIP(&out, ip.AsSlice())
-	}
-	return out
-}
-
-func copyIP(a *C.struct_blk_addr, ip []byte) {
-	for i, b := range ip {
-		a.ip[i] = C.uint8_t(b)
-	}
-}
-
-func goAddr(a *C.struct_blk_addr) netip.AddrPort {
-	raw := *(*[16]byte)(unsafe.Pointer(&a.ip))
-	ip := netip.AddrFrom16(raw)
-	if a.family == 4 {
-		ip = netip.AddrFrom4([4]byte(raw[:4]))
-	}
-	if a.scope != 0 {
-		ip = ip.WithZone(strconv.Itoa(int(a.scope)))
-	}
-	return netip.AddrPortFrom(ip, uint16(a.port))
-}
-
-// scopeID is the number of an interface given by name or number, 0 if there is none.
-func scopeID(zone string) int {
-	if n, err := strconv.Atoi(zone); err == nil {
-		return n
-	}
-	if i, err := net.InterfaceByName(zone); err == nil {
-		return i.Index
-	}
-	return 0
 }

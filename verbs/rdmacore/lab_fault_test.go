@@ -16,7 +16,7 @@ import (
 )
 
 // failsWithin dials and checks that it fails soon, and how.
-func (p *peer) failsWithin(limit time.Duration, ctx context.Context, a verbs.DialAttr, want error, words ...string) {
+func (p *peer) failsWithin(ctx context.Context, limit time.Duration, a verbs.DialAttr, want error, words ...string) {
 	p.t.Helper()
 	begin := time.Now()
 	err := p.dial(ctx, a)
@@ -36,43 +36,43 @@ func (p *peer) failsWithin(limit time.Duration, ctx context.Context, a verbs.Dia
 
 func TestAPortWithoutListenerRejects(t *testing.T) {
 	p := newPeer(t)
-	p.failsWithin(2*time.Second, context.Background(), p.attr(labClosed), verbs.ErrRejected, "reason 8", labClosed.String())
+	p.failsWithin(context.Background(), 2*time.Second, p.attr(labClosed), verbs.ErrRejected, "reason 8", labClosed.String())
 }
 
 func TestAHostThatIsNotThereTimesOut(t *testing.T) {
 	p := newPeer(t)
-	p.failsWithin(5*time.Second, context.Background(), p.attr(labAbsent), nil, "resolve address of "+labAbsent.String())
+	p.failsWithin(context.Background(), 5*time.Second, p.attr(labAbsent), nil, "resolve address of "+labAbsent.String())
 }
 
 func TestADeadlineEndsTheSearchForAHost(t *testing.T) {
 	p := newPeer(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
-	p.failsWithin(1300*time.Millisecond, ctx, p.attr(labAbsent), verbs.ErrTimeout)
+	p.failsWithin(ctx, 1300*time.Millisecond, p.attr(labAbsent), verbs.ErrTimeout)
 }
 
 func TestADeadlineEndsAConnectThatNobodyAnswers(t *testing.T) {
 	p := newPeer(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 	defer cancel()
-	p.failsWithin(1500*time.Millisecond, ctx, p.attr(labDark), context.DeadlineExceeded, "connect to "+labDark.String())
+	p.failsWithin(ctx, 1500*time.Millisecond, p.attr(labDark), context.DeadlineExceeded, "connect to "+labDark.String())
 }
 
 func TestACancelledConnectEndsAtOnce(t *testing.T) {
 	p := newPeer(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(300*time.Millisecond, cancel)
-	p.failsWithin(1300*time.Millisecond, ctx, p.attr(labDark), context.Canceled)
+	p.failsWithin(ctx, 1300*time.Millisecond, p.attr(labDark), context.Canceled)
 }
 
 func TestAConnectThatNobodyAnswersEndsByItself(t *testing.T) {
 	p := newPeer(t)
-	p.failsWithin(connectTime+2*time.Second, context.Background(), p.attr(labDark), verbs.ErrTimeout, "UDP port 4791")
+	p.failsWithin(context.Background(), connectTime+2*time.Second, p.attr(labDark), verbs.ErrTimeout, "UDP port 4791")
 }
 
 func TestANetworkDeviceWithoutRDMAIsNamed(t *testing.T) {
 	p := newPeer(t)
-	p.failsWithin(3*time.Second, context.Background(), p.attr(labPlain), verbs.ErrNoDevice,
+	p.failsWithin(context.Background(), 3*time.Second, p.attr(labPlain), verbs.ErrNoDevice,
 		"rdma link add rxe0 type rxe netdev plain0")
 }
 
@@ -80,14 +80,14 @@ func TestASourceThatIsNotHereIsNamed(t *testing.T) {
 	p := newPeer(t)
 	a := p.attr(labTarget)
 	a.Src = netip.MustParseAddr("10.77.0.1")
-	p.failsWithin(3*time.Second, context.Background(), a, nil, "10.0.0.1:3260")
+	p.failsWithin(context.Background(), 3*time.Second, a, nil, "10.0.0.1:3260")
 }
 
 func TestMoreWorkThanTheDeviceHoldsIsRefused(t *testing.T) {
 	p := newPeer(t)
 	a := p.attr(labTarget)
 	a.SendDepth = 1 << 24
-	p.failsWithin(3*time.Second, context.Background(), a, nil, "rxe_d0", "smaller queue depth")
+	p.failsWithin(context.Background(), 3*time.Second, a, nil, "rxe_d0", "smaller queue depth")
 }
 
 // TestTooLittleLockedMemoryIsNamed runs itself again without the right to exceed the limit.
@@ -107,7 +107,7 @@ func TestTooLittleLockedMemoryIsNamed(t *testing.T) {
 	if _, err := p.arena.Carve(1<<20, verbs.AccessRemote); err != nil {
 		t.Fatal(err)
 	}
-	p.failsWithin(5*time.Second, context.Background(), p.attr(labTarget), verbs.ErrMemlock, "64 KiB", "2128 KiB", "ulimit -l")
+	p.failsWithin(context.Background(), 5*time.Second, p.attr(labTarget), verbs.ErrMemlock, "64 KiB", "2128 KiB", "ulimit -l")
 }
 
 // TestALimitThatMayBeRaisedIsRaised runs itself again with a low limit and the right to change it.
@@ -207,5 +207,59 @@ func TestDevicesAndFindingsShowTheLab(t *testing.T) {
 		if f.Check != "pinned memory" && f.OK != wantOK {
 			t.Errorf("%+v", f)
 		}
+	}
+}
+
+// deafen has a network device lose all it sends; both ends stay up and nobody is told.
+func deafen(t *testing.T, dev string) {
+	t.Helper()
+	run(t, "tc", "qdisc", "replace", "dev", dev, "root", "netem", "loss", "100%")
+	t.Cleanup(func() { run(t, "tc", "qdisc", "del", "dev", dev, "root") })
+}
+
+func TestASilentPathFailsWithinItsRetriesAndClosesSoon(t *testing.T) {
+	needLab(t)
+	if _, err := os.Stat("/sys/class/net/h0"); err != nil {
+		t.Skip("rxe of this kernel cannot live in a namespace, so there is no second host")
+	}
+	p := newPeer(t)
+	at := netip.MustParseAddrPort("10.6.0.2:7013")
+	cmd := exec.Command("ip", "netns", "exec", "far", "rping", "-s", "-a", at.Addr().String(), "-p", itoa(int(at.Port())))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	a := p.attr(at)
+	a.Recvs = []verbs.RecvWR{p.recv(0)}
+	p.mustDial(a)
+	deafen(t, "h0")
+	begin := time.Now()
+	p.tell(p.source(), p.conn.Keys(p.remote).ReadKey)
+	wcs := p.poll(2)
+	took := time.Since(begin)
+	t.Logf("after %v: %v, %v", took.Round(time.Millisecond), wcs[0].Status, wcs[1].Status)
+	if wcs[0].Status != verbs.StatusRetryExc || wcs[1].Status != verbs.StatusFlushed {
+		t.Errorf("%+v", wcs)
+	}
+	if took < 200*time.Millisecond || took > 3*time.Second {
+		t.Errorf("it took %v to notice", took)
+	}
+	begin = time.Now()
+	if err := p.conn.Close(); err != nil || time.Since(begin) > 2*time.Second {
+		t.Errorf("closing took %v: %v", time.Since(begin), err)
+	}
+}
+
+func TestAConnectionClosesWhileItsCableIsPulled(t *testing.T) {
+	p := newPeer(t)
+	p.mustDial(p.attr(labTarget))
+	defer run(t, "ip", "link", "set", "d0", "up")
+	run(t, "ip", "link", "set", "d0", "down")
+	begin := time.Now()
+	if err := errors.Join(p.conn.Abort(), p.conn.Close()); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("closing took %v", took)
 	}
 }

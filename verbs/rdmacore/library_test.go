@@ -41,6 +41,17 @@ func TestAMissingLibraryIsNamedAndTheProgramStillStarts(t *testing.T) {
 	}
 }
 
+func TestThePackageBuildsWithoutCgo(t *testing.T) {
+	if os.Getenv("ISERBLK_LAB") != "" {
+		return // the lab runs what was built
+	}
+	cmd := exec.Command("go", "vet", ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 func TestWhatNoDeviceCanDoIsRefused(t *testing.T) {
 	arena, err := verbs.NewArena(1 << 16)
 	if err != nil {

@@ -3,11 +3,9 @@ package rdmacore
 import (
 	"context"
 	"fmt"
-	"math/bits"
 	"net"
 	"net/netip"
 	"slices"
-	"time"
 
 	"iserblk/verbs"
 )
@@ -84,14 +82,4 @@ func (r *Route) findDevice(s sysfs) {
 	for n := 0; r.FreeName == "" || taken[r.FreeName]; n++ {
 		r.FreeName = fmt.Sprintf("rxe%d", n)
 	}
-}
-
-// ackTimeoutCode is the least n with 4.096 µs·2^n >= d, at most 31 (IBTA volume 1, 9.7.6.1.3).
-func ackTimeoutCode(d time.Duration) uint8 {
-	const unit = 4096 * time.Nanosecond
-	units := (d + unit - 1) / unit
-	if units <= 1 {
-		return 0
-	}
-	return uint8(min(bits.Len64(uint64(units-1)), 31))
 }
