@@ -4,10 +4,12 @@ import "time"
 
 // turn is one round of the loop.
 func (l *Lane) turn() {
-	n := l.engine.reap()
-	n += l.readMail()
+	io := l.engine.reap()
+	n := l.readMail()
 	n += l.fire()
-	n += l.pollAll()
+	io += l.pollAll()
+	l.nap.found(io)
+	n += io
 	if l.stopping {
 		return
 	}
@@ -44,7 +46,7 @@ func (l *Lane) sleep() {
 		return
 	}
 	l.engine.nap(min(until, l.nap.limit))
-	l.nap.learn(l.engine.ready())
+	l.nap.recent = false // unless the next turn finds something
 }
 
 // keepSpinning says whether to look again instead of sleeping.

@@ -62,32 +62,16 @@ func (s *spinner) giveUp() {
 // from whoever sleeps officially, costs more than the sleep. A garbage collection ends a nap by its signal.
 const defaultNap = 10 * time.Millisecond
 
-// napEvery is how many sleeps after a nap in vain the next one is tried: as soon as there was work again.
-const napEvery = 1
-
-// napper decides whether the next sleep is a nap: when the last one was cut short by work.
+// napper decides whether the next sleep is a nap: after I/O, until one nap has ended in vain. Timers and messages alone
+// do not count, so an idle lane costs no more than they do.
 type napper struct {
 	limit  time.Duration // the longest, 0 for never
-	sleeps int           // that will not be naps
+	recent bool          // I/O was handled since the last nap
 }
 
-func (n *napper) worthwhile() bool {
-	if n.limit == 0 {
-		return false
-	}
-	if n.sleeps > 0 {
-		n.sleeps--
-		return false
-	}
-	return true
-}
+func (n *napper) found(io int) { n.recent = n.recent || io > 0 }
 
-// learn takes in whether the nap brought something.
-func (n *napper) learn(found bool) {
-	if !found {
-		n.sleeps = napEvery
-	}
-}
+func (n *napper) worthwhile() bool { return n.limit > 0 && n.recent }
 
 // reserved counts the running lanes that may take a processor of the Go scheduler for themselves.
 var reserved struct {
