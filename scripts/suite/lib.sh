@@ -14,6 +14,7 @@ readonly PORTAL=10.0.0.1
 readonly RUN=/run/iserblk
 readonly NAME=iqn.2026-01.lab.iserblk:suite # our initiator name
 PEER=${ISERBLK_PEER:-iserblk}
+IN=() # prefix of what runs on the initiator's host
 
 ok() { echo "ok: $*"; }
 
@@ -37,6 +38,47 @@ host() {
 	lab_link d0 "$PORTAL"
 }
 
+# two_hosts makes a second host, the network namespace far, for the initiator; the
+# targets are here. A switch joins them, so a cable can be pulled (unplug, plug) as
+# hands do it: both hosts keep their interfaces, one loses its carrier. From here on
+# attach works in far.
+two_hosts() {
+	[[ $PEER == iserblk ]] || fail "the kernel's initiator lives in one network namespace only"
+	mkdir -p /etc/iscsi
+	echo "InitiatorName=$NAME" >/etc/iscsi/initiatorname.iscsi
+	modprobe -a ublk_drv bridge
+	ip netns add far
+	ip netns add switch
+	ip -n far link set lo up
+	ip -n switch link add br0 mtu 4200 type bridge
+	ip link add h0 mtu 4200 type veth peer name s0 mtu 4200 netns switch
+	ip link add h1 mtu 4200 netns far type veth peer name s1 mtu 4200 netns switch
+	local port
+	for port in s0 s1; do ip -n switch link set $port up master br0; done
+	ip -n switch link set br0 up
+	ip address add "$PORTAL/24" dev h0
+	ip -n far address add 10.0.0.2/24 dev h1
+	ip link set h0 up
+	ip -n far link set h1 up
+	lab_rxe rxe_h0 h0
+	ip netns exec far rdma link add rxe_h1 type rxe netdev h1
+	lab_until 10 neighbours
+	IN=(ip netns exec far)
+}
+neighbours() {
+	ip netns exec far bash -c "echo >/dev/udp/$PORTAL/9"
+	ip -n far neighbour show "$PORTAL" | grep -q REACHABLE
+}
+unplug() { ip -n switch link set s1 down; }
+plug() { ip -n switch link set s1 up; }
+
+# tgt starts tgtd. Its buffers are 1 GiB; without huge pages for them it gets along
+# with fewer, and crashes at its second connection.
+tgt() {
+	sysctl -q vm.nr_hugepages=520
+	lab_tgt_start "$@"
+}
+
 # ---- devices ------------------------------------------------------------------
 
 # attach IQN[/LUN] [OPTION...] prints the devices, one a line.
@@ -45,7 +87,7 @@ attach() {
 		lab_ib_iser_login "${1%%/*}" "$PORTAL"
 		return
 	fi
-	bin/iserblk attach "${@:2}" "iser://$PORTAL/$1"
+	"${IN[@]}" bin/iserblk attach "${@:2}" "iser://$PORTAL/$1"
 }
 
 # detach DEVICE... in the order given.

@@ -12,7 +12,7 @@ under() {
 	shift 2
 	bin/hammer -time 120s -offset $((48 << 20)) -settle 3s "$device" >/run/lab/hammer & load=$!
 	fio --name=verify --filename="$device" --direct=1 --ioengine=io_uring --iodepth=16 --rw=randwrite \
-		--bsrange=4k-64k --size=32M --rate_iops=,60 --verify=crc32c --verify_fatal=1 --do_verify=1 \
+		--bsrange=4k-64k --size=16M --rate_iops=,200 --verify=crc32c --verify_fatal=1 --do_verify=1 \
 		--output-format=json --output=/run/lab/fio & fio=$!
 	sleep 2
 	"$@" || fail "$label: the fault itself"
@@ -39,16 +39,15 @@ lio_restart() {
 	done
 }
 replug() {
-	lab_yank d0
+	unplug
 	sleep 3
-	lab_plug d0
-	lab_until 10 lab_rdma_active rxe_d0
+	plug
 	sleep 3
 }
 tgt_restart() {
 	lab_tgt_kill
 	sleep 2
-	lab_tgt_start
+	tgt
 	lab_tgt_disk 64 "$NAME"
 	sleep 3
 }
@@ -59,19 +58,20 @@ tgt_freeze() {
 	sleep 2
 }
 
-host
+two_hosts
 lab_lio_file file0 64 emulate_write_cache=1
 lab_lio_target portal=$PORTAL lun=file0
 device=$(attach "$LAB_IQN/0")
 under "LIO stopped and started twice" "$device" lio_restart
 stalled 2500
 under "the cable pulled for 3 s" "$device" replug
-[[ $PEER != iserblk ]] || lab_until 10 live || fail "not live again: $(bin/iserblk status "$device")"
+stalled 2000
+lab_until 10 live || fail "not live again: $(bin/iserblk status "$device")"
 detach "$device"
 target_empty "$LAB_IQN"
 lab_lio_remove
 
-lab_tgt_start
+tgt
 lab_tgt_disk 64 "$NAME"
 device=$(attach "$LAB_IQN")
 under "tgt killed and started again" "$device" tgt_restart

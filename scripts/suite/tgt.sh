@@ -7,7 +7,7 @@
 source "$(dirname "$0")/lib.sh"
 
 host
-lab_tgt_start
+tgt
 lab_tgt_disk 64 "$NAME"
 lab_tgt_disk iqn.2026-01.lab.iserblk:big 32 "$NAME" block_size=4096
 lab_tgt_disk iqn.2026-01.lab.iserblk:chap 16 "$NAME" chap=joe:suite-secret-of-ours
