@@ -29,6 +29,8 @@ type Conn struct {
 
 	commands, controls []uint32       // free send slots, used as stacks
 	sending            []bool         // by slot: with the device
+	order              fifo           // slots with the device, in the order of their posting
+	unsignaled         int            // command sends enqueued since the last that asked for a completion
 	queue              []verbs.SendWR // queued since the last Flush
 	receiving          []bool         // by receive buffer: with the device
 	repost             []verbs.RecvWR // handled since the last repost
@@ -72,6 +74,7 @@ func (c *Conn) prepare() {
 	c.base = verbs.Addr(c.mem)
 	c.sending = make([]bool, l.sends())
 	c.receiving = make([]bool, l.recvs)
+	c.order.slots = make([]uint32, l.sends())
 	c.queue = make([]verbs.SendWR, 0, l.sends())
 	c.repost = make([]verbs.RecvWR, 0, l.recvs)
 	c.commands = stack(0, l.commands)

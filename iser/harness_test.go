@@ -111,6 +111,16 @@ func (w *wire) command(dir session.Direction, buf session.Buffer, immediate int)
 	}
 }
 
+// sharedCompletion is how many commands one send completion speaks for.
+const sharedCompletion = 8
+
+func (w *wire) commands(n int) {
+	w.t.Helper()
+	for range n {
+		w.command(session.NoData, session.Buffer{}, 0)
+	}
+}
+
 func command(dir session.Direction, edtl, immediate int) (bhs [pdu.BHSLen]byte) {
 	pdu.SCSICommandFields{
 		Final: true, Read: dir == session.In, Write: dir == session.Out, Attr: pdu.AttrSimple,

@@ -23,6 +23,9 @@ func newLayout(o Options) layout {
 
 func (l layout) sends() int { return l.controls + l.commands }
 
+// sendDepth has room for the beacon that ends a connection.
+func (l layout) sendDepth() int { return l.sends() + 1 }
+
 func (l layout) size() int { return (l.recvs+l.controls)*bigStride + l.commands*smallStride }
 
 func (l layout) recvOff(i int) int { return i * bigStride }

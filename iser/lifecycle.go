@@ -31,11 +31,16 @@ func (c *Conn) cause() error {
 // Abort ends the connection at once and drops what was queued but not flushed. The target can begin nothing more;
 // what it had begun ends when Drained says so. It may be repeated.
 func (c *Conn) Abort() {
+	if c.aborted {
+		return
+	}
 	c.aborted = true
 	c.queue, c.repost = c.queue[:0], c.repost[:0]
 	if err := c.qp.Abort(); err != nil {
 		_ = c.fail("abort connection to", err)
+		return
 	}
+	c.postBeacon()
 }
 
 // Drained reports that Abort was called and every posted work request has come back, so that neither the device nor

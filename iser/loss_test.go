@@ -194,12 +194,14 @@ func readable(t *testing.T, fd int, d time.Duration) bool {
 func TestStalledConnectionGoesOnWhereItWas(t *testing.T) {
 	w := full(t, iser.Options{})
 	w.peer.SetStalled(true)
-	w.command(session.NoData, session.Buffer{}, 0)
+	w.commands(sharedCompletion)
 	if err := w.drain(); err != nil {
 		t.Fatal(err)
 	}
 	w.peer.SetStalled(false)
-	w.recv()
+	for range sharedCompletion {
+		w.recv()
+	}
 	if n, err := w.conn.Poll(w); n != 1 || err != nil {
 		t.Error(n, err)
 	}

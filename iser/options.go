@@ -71,7 +71,7 @@ func (o Options) dialAttr(l layout) verbs.DialAttr {
 		RetryCount:  o.retryCount(),
 		RNRRetry:    rnrForEver,
 		TOS:         o.TOS,
-		SendDepth:   l.sends(),
+		SendDepth:   l.sendDepth(),
 		RecvDepth:   l.recvs,
 		MaxInline:   HeadersLen,
 		Arena:       o.Arena,

@@ -147,8 +147,10 @@ func TestCompletionsOfUnknownWorkEndTheConnection(t *testing.T) {
 
 func TestASecondCompletionOfOneSendEndsTheConnection(t *testing.T) {
 	w := full(t, iser.Options{})
-	w.command(session.NoData, session.Buffer{}, 0)
-	w.recv()
+	w.commands(sharedCompletion)
+	for range sharedCompletion {
+		w.recv()
+	}
 	if err := w.drain(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package iser
 
 import (
+	"fmt"
+
 	"iserblk/session"
 	"iserblk/session/pdu"
 	"iserblk/verbs"
@@ -77,7 +79,11 @@ func (c *Conn) Poll(n session.Notifier) (int, error) {
 
 // complete takes one completion back into the books and acts on it.
 func (c *Conn) complete(wc *verbs.WC, n session.Notifier) {
-	if wc.ID&sendID != 0 {
+	switch {
+	case wc.ID == beaconID && c.aborted:
+		c.beaconDone()
+		return
+	case wc.ID&sendID != 0:
 		c.sendDone(wc)
 		return
 	}
@@ -103,10 +109,18 @@ func (c *Conn) sendDone(wc *verbs.WC) {
 		_ = c.fail("send to", ErrCompletion)
 		return
 	}
-	c.posted--
-	c.freeSend(uint32(slot))
+	c.freeSends(uint32(slot))
 	if wc.Status != verbs.StatusSuccess && !c.aborted {
 		_ = c.fail("send to", wc.Status)
+	}
+}
+
+// beaconDone: every send that was posted before Abort is done.
+func (c *Conn) beaconDone() {
+	c.posted--
+	for c.order.n > 0 {
+		c.posted--
+		c.freeSend(c.order.pop())
 	}
 }
 
@@ -145,7 +159,7 @@ func split(msg []byte) (pdu.BHS, []byte, error) {
 	case bhs.TotalAHSLength() != 0:
 		return nil, nil, ErrAHS
 	case n > len(data), len(data)-n > pdu.MaxPad:
-		return nil, nil, ErrDataLength
+		return nil, nil, fmt.Errorf("%w: %v says %d bytes, %d came", ErrDataLength, bhs.Opcode(), n, len(data))
 	}
 	return bhs, data[:n:n], nil
 }

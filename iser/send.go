@@ -7,7 +7,14 @@ import (
 )
 
 // Work request IDs: a receive's is the number of its buffer, a send's that of its slot with sendID set.
-const sendID = 1 << 32
+const (
+	sendID   = 1 << 32
+	beaconID = 2 << 32
+)
+
+// signalEvery is how many commands share one send completion. The queue pair completes sends in order, so one speaks
+// for those before it; each costs a wake-up that the answer would have brought anyway.
+const signalEvery = 8
 
 // SendCommand queues a SCSI Command (RFC 5047 5.1.1). It returns session.ErrNoSlot when every command slot is taken,
 // and an *Error when the connection is gone or the command contradicts itself, in which case nothing was queued.
@@ -29,6 +36,11 @@ func (c *Conn) SendCommand(bhs *[pdu.BHSLen]byte, dir session.Direction, buf ses
 	if immediate > 0 {
 		wr.SGE[1] = verbs.SGE{Addr: verbs.Addr(buf.Mem), Len: uint32(immediate), LKey: lkey}
 		wr.NumSGE, wr.Inline = 2, 0
+	}
+	if c.unsignaled++; c.unsignaled < signalEvery {
+		wr.Signaled = 0
+	} else {
+		c.unsignaled = 0
 	}
 	c.stats.Commands++
 	c.stats.ImmediateBytes += uint64(immediate)
@@ -120,7 +132,9 @@ func (c *Conn) Flush() error {
 func (c *Conn) postSends() error {
 	n, err := c.qp.PostSend(c.queue)
 	for i := range c.queue[:n] {
-		c.sending[uint32(c.queue[i].ID)] = true
+		slot := uint32(c.queue[i].ID)
+		c.sending[slot] = true
+		c.order.push(slot)
 	}
 	c.posted += n
 	c.stats.Doorbells++
@@ -132,6 +146,52 @@ func (c *Conn) postSends() error {
 		return c.fail("post sends to", err)
 	}
 	return nil
+}
+
+// postBeacon posts a send behind all others on a queue pair that is in error: it flushes last, and so tells that those
+// without a completion of their own are done. Without it Drained waits for Close.
+func (c *Conn) postBeacon() {
+	if c.order.n == 0 {
+		return
+	}
+	wr := [1]verbs.SendWR{{
+		ID:     beaconID,
+		SGE:    [2]verbs.SGE{{Addr: c.base + uint64(c.layout.sendOff(c.layout.commands)), Len: HeadersLen, LKey: c.lkey}},
+		NumSGE: 1, Signaled: 1,
+	}}
+	n, _ := c.qp.PostSend(wr[:])
+	c.posted += n
+}
+
+// freeSends takes the slots back whose sends are done when the one of last is, which is the oldest with the device or a
+// later one.
+func (c *Conn) freeSends(last uint32) {
+	for {
+		slot := c.order.pop()
+		c.posted--
+		c.freeSend(slot)
+		if slot == last {
+			return
+		}
+	}
+}
+
+// fifo holds slots in order; it has room for all there are.
+type fifo struct {
+	slots   []uint32
+	head, n int
+}
+
+func (f *fifo) push(slot uint32) {
+	f.slots[(f.head+f.n)%len(f.slots)] = slot
+	f.n++
+}
+
+func (f *fifo) pop() uint32 {
+	slot := f.slots[f.head]
+	f.head = (f.head + 1) % len(f.slots)
+	f.n--
+	return slot
 }
 
 // freeSend makes a send's slot available again.

@@ -193,11 +193,15 @@ func TestSendSlotsAreFreeAgainOnlyWhenTheirSendsHaveCompleted(t *testing.T) {
 	if err := w.conn.SendCommand(&bhs, session.NoData, session.Buffer{}, 0); !errors.Is(err, session.ErrNoSlot) {
 		t.Fatalf("a slot was used again before its send had completed: %v", err)
 	}
-	w.recv()
+	for range sharedCompletion {
+		w.recv()
+	}
 	if err := w.drain(); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.conn.SendCommand(&bhs, session.NoData, session.Buffer{}, 0); err != nil {
-		t.Fatal(err)
+	for range sharedCompletion {
+		if err := w.conn.SendCommand(&bhs, session.NoData, session.Buffer{}, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

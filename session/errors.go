@@ -44,6 +44,9 @@ var (
 	ErrTargetRemoved = errors.New("target removed")
 	// ErrTargetUnavailable: the same login may succeed later.
 	ErrTargetUnavailable = errors.New("target unavailable")
+	// ErrHungUp: the portal ended the connection in place of an answer to the first login request. LIO does so where
+	// CHAP is wanted and was not offered.
+	ErrHungUp = errors.New("the portal hung up at the first request")
 	// ErrRedirect: the target is elsewhere; a *RedirectError says where.
 	ErrRedirect = errors.New("target moved")
 	// ErrNegotiation: the target insists on something that this initiator does not do.

@@ -48,7 +48,7 @@ func (h *horizon) passed(t time.Time) bool {
 // that, it takes it that this process stood still and does not hold the time against the target.
 func (n *Nexus) Tick(now time.Time) time.Duration {
 	n.forgive(now)
-	h := horizon{now: now, next: tickMax}
+	h := horizon{now: now, next: n.tickBound()}
 	n.keepalive(&h)
 	n.expireCommands(&h)
 	n.expireControls(&h)
@@ -59,6 +59,15 @@ func (n *Nexus) Tick(now time.Time) time.Duration {
 	next := max(h.next, tickMin)
 	n.clocks.due = now.Add(next)
 	return next
+}
+
+// tickBound is longer while there is nothing to watch: each Tick wakes an idle process. A command that is submitted right
+// after is then aborted late, by a small part of the time that it has.
+func (n *Nexus) tickBound() time.Duration {
+	if n.sent.n > 0 || n.waiting.n > 0 {
+		return tickMax
+	}
+	return max(tickMax, n.params.CommandTimeout/6)
 }
 
 // forgive moves every deadline by as much as this Tick is late.

@@ -199,7 +199,7 @@ func TestATargetThatTakesNoCommandsIsLost(t *testing.T) {
 
 func TestTickSaysWhenItIsNeededNext(t *testing.T) {
 	ticking(t, func(r *rig) {
-		if next := r.tick(); next != tickMax {
+		if next := r.tick(); next != DefaultNOPInterval {
 			t.Errorf("idle: %v", next)
 		}
 		j := newJob(NoData, 0)

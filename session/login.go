@@ -318,9 +318,9 @@ func (l *login) hungUp(stage pdu.Stage, err error) error {
 	case stage != pdu.StageSecurity:
 		return err
 	case l.auth == nil && !l.answered:
-		return fmt.Errorf("the portal hung up at the first request: it may not have this target, or want CHAP: %w", err)
+		return fmt.Errorf("%w: it may not have this target, or want CHAP: %w", ErrHungUp, err)
 	case !l.answered:
-		return fmt.Errorf("the portal hung up at the first request: it may not have this target: %w", err)
+		return fmt.Errorf("%w: it may not have this target: %w", ErrHungUp, err)
 	case l.auth != nil && l.auth.CanTransit():
 		return fmt.Errorf("%w: the target hung up on our name and secret: %w", ErrAuth, err)
 	}

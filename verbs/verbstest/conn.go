@@ -50,6 +50,7 @@ type conn struct {
 	recvs      ring[verbs.RecvWR]
 	cq         ring[verbs.WC]
 	sendsTaken int  // posted and not yet polled
+	silent     int  // of them: done without a completion; the next one that is polled frees them
 	recvsTaken int  // posted and not yet polled
 	armed      bool // the next completion makes fd readable
 	count      [8]byte

@@ -43,7 +43,7 @@ func (p *Peer) Recv(ctx context.Context, buf []byte) (int, error) {
 	if s.wr.Signaled != 0 {
 		c.complete(verbs.WC{ID: s.wr.ID})
 	} else {
-		c.sendsTaken--
+		c.silent++
 	}
 	return n, nil
 }

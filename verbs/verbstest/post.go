@@ -113,7 +113,8 @@ func (c *conn) Poll(wcs []verbs.WC) (int, error) {
 // polled gives the place of a completed work request free and hides what a device would not tell.
 func (c *conn) polled(wc *verbs.WC) {
 	if wc.Op == takenBySend {
-		c.sendsTaken--
+		c.sendsTaken -= 1 + c.silent
+		c.silent = 0
 		wc.Op = verbs.WCSend
 	} else {
 		c.recvsTaken--

@@ -95,6 +95,7 @@ func (d *dialer) loginAt(ctx context.Context, portal netip.AddrPort, isid pdu.IS
 		return c, n, nil
 	}
 	c.Close()
+	err = d.diagnose(ctx, portal, err)
 	if moved := new(session.RedirectError); errors.As(err, &moved) && redirects > 0 {
 		if to, perr := redirectAddr(moved.Address); perr == nil {
 			return d.loginAt(ctx, to, isid, redirects-1)
