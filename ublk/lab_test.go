@@ -404,13 +404,28 @@ func TestAKilledServerLeavesNoDevice(t *testing.T) {
 	path := strings.TrimSpace(line)
 	reader := exec.Command("fio", "--name=load", "--filename="+path, "--direct=1", "--rw=randread", "--bs=4k", "--iodepth=16",
 		"--ioengine=io_uring", "--size=16M", "--time_based", "--runtime=60", "--minimal")
+	var report bytes.Buffer
+	reader.Stdout, reader.Stderr = &report, &report
 	if err := reader.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Second)
+	stat := "/sys/block/" + filepath.Base(path) + "/stat"
+	waitFor(t, "load", func() bool { return readCount(stat) > 200 })
 	_ = server.Process.Kill()
 	_ = server.Wait()
-	_ = reader.Wait() // its I/O ends: nobody hangs
+	ended := make(chan error, 1)
+	go func() { ended <- reader.Wait() }()
+	select {
+	case err := <-ended: // its I/O fails: nobody hangs, and nobody is served by the dead
+		if err == nil {
+			t.Errorf("the reader met no error:\n%s", report.String())
+		}
+	case <-time.After(20 * time.Second):
+		before := readCount(stat)
+		time.Sleep(time.Second)
+		t.Errorf("the reader goes on: %d reads in the last second, %s", readCount(stat)-before, stuck())
+		_ = reader.Process.Kill()
+	}
 	waitFor(t, path+" gone", func() bool { _, err := os.Stat(path); return os.IsNotExist(err) })
 	c, err := ublk.Open(within(t, 10*time.Second), ublk.Options{})
 	if err != nil {
@@ -479,6 +494,29 @@ func TestAnIdleDeviceCostsNothing(t *testing.T) {
 	if n := used() - before; n > 15*time.Millisecond {
 		t.Errorf("%v of CPU in 3 s", n)
 	}
+}
+
+// readCount is how many reads the kernel has completed on a device, from its stat file.
+func readCount(stat string) int {
+	b, _ := os.ReadFile(stat)
+	n, _, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+	count, _ := strconv.Atoi(n)
+	return count
+}
+
+// stuck shows where the kernel's sleepers that cannot be interrupted are.
+func stuck() string {
+	var b strings.Builder
+	tasks, _ := filepath.Glob("/proc/[0-9]*/task/*")
+	for _, task := range tasks {
+		status, _ := os.ReadFile(task + "/stat")
+		if !strings.Contains(string(status), ") D ") {
+			continue
+		}
+		stack, _ := os.ReadFile(task + "/stack")
+		fmt.Fprintf(&b, "\n%.40s\n%s", status, stack)
+	}
+	return b.String()
 }
 
 func waitFor(t *testing.T, what string, f func() bool) {
