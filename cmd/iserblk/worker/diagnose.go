@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"iserblk/session"
-	"iserblk/session/pdu"
 )
 
 // diagnose finds out what a portal did not say when it refused the first login of all. LIO answers "service unavailable"
@@ -40,11 +39,6 @@ func (d *dialer) hasLoggedIn() bool {
 
 // lists asks a portal whether it knows the target.
 func (d *dialer) lists(ctx context.Context, portal netip.AddrPort) (bool, error) {
-	c, err := d.connect(ctx, portal, true)
-	if err != nil {
-		return false, err
-	}
-	defer c.Close()
-	found, err := session.Discover(ctx, c, d.params(pdu.ISID(d.spec.FreshISID())))
+	found, err := d.targets(ctx, portal)
 	return slices.ContainsFunc(found, func(p session.Portal) bool { return p.TargetName == d.spec.Target }), err
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 
+	"iserblk/iser"
 	"iserblk/session"
 	"iserblk/session/pdu"
 	"iserblk/session/scsi"
@@ -172,19 +174,32 @@ func Discover(ctx context.Context, spec Spec, log *slog.Logger) ([]Portal, error
 	defer done()
 	var failed portalErrors
 	for _, portal := range spec.Portals {
-		c, err := d.connect(ctx, portal, true)
-		if err != nil {
-			failed = append(failed, err)
-			continue
-		}
-		found, err := session.Discover(ctx, c, d.params(pdu.ISID(spec.FreshISID())))
-		c.Close()
+		found, err := d.targets(ctx, portal)
 		if err == nil {
 			return portalsOf(found, portal.String()), nil
 		}
-		failed = append(failed, fmt.Errorf("portal %v: %w", portal, err))
+		failed = append(failed, err)
 	}
 	return nil, failed.one()
+}
+
+// targets asks one portal for all it has.
+func (d *dialer) targets(ctx context.Context, portal netip.AddrPort) (found []session.Portal, err error) {
+	for range 1 + garbledLogins {
+		c, cerr := d.connect(ctx, portal, true)
+		if cerr != nil {
+			return nil, cerr
+		}
+		found, err = session.Discover(ctx, c, d.params(pdu.ISID(d.spec.FreshISID())))
+		c.Close()
+		if err == nil {
+			return found, nil
+		}
+		if !errors.Is(err, iser.ErrDataLength) {
+			break
+		}
+	}
+	return nil, fmt.Errorf("portal %v: %w", portal, err)
 }
 
 func portalsOf(found []session.Portal, asked string) []Portal {
