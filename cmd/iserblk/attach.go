@@ -101,12 +101,16 @@ func (p *program) attachByWorker(c *cli.Context, u targetURL, d state.Dirs, luns
 		return err
 	}
 	g := p.startProgress("attaching "+u.target, c.Bool(flagVerbose))
+	joined := false
 	devices, err := worker.Attach(ctx, worker.AttachRequest{
-		Dirs: d, Spec: spec, LUNs: luns, Options: opts, Progress: g.tell, Joining: func() { p.noteJoining(c) },
+		Dirs: d, Spec: spec, LUNs: luns, Options: opts, Progress: g.tell, Joining: func() { joined = true },
 	})
 	g.end()
 	if err != nil {
 		return causeOf(ctx, err)
+	}
+	if joined {
+		p.noteJoining(c)
 	}
 	p.printPaths(devices)
 	return nil

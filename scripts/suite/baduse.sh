@@ -46,7 +46,7 @@ refuse 13 . "${nobody[@]}" --run-dir /run/lab/nobody/run --state-dir /run/lab/no
 ok "no permission"
 
 refuse 12 'memlock|ulimit|LimitMEMLOCK' setpriv --bounding-set -ipc_lock,-sys_resource --inh-caps -ipc_lock,-sys_resource \
-	bash -c "ulimit -H -l 64; exec setpriv --securebits +noroot $PWD/bin/iserblk attach $url/0"
+	bash -c "ulimit -l 64 && exec $PWD/bin/iserblk attach $url/0"
 ok "too little memory may be locked"
 
 device=$(attach "$LAB_IQN/0")
