@@ -117,6 +117,7 @@ func (e *engine) add(ctx context.Context, lu session.LogicalUnit, o AttachOption
 	e.view.Lock()
 	e.devices[d.lun] = d
 	e.view.Unlock()
+	go e.watch(d)
 	return d, nil
 }
 
@@ -145,6 +146,14 @@ func (e *engine) create(ctx context.Context, d *device, queues []ublk.QueueConfi
 		return errors.Join(ctx.Err(), d.ublk.Stop(context.WithoutCancel(ctx)))
 	}
 	return nil
+}
+
+// watch tells when the kernel refuses to go on with d, which nobody else would notice: its requests just stay away.
+func (e *engine) watch(d *device) {
+	<-d.ublk.Lost()
+	if err := d.ublk.Err(); !errors.Is(err, ublk.ErrStopped) {
+		e.log.Error("device is lost: detach it with --force and attach it again", "device", d.ublk.Path(), "err", err)
+	}
 }
 
 // memory makes what d's requests move their data in, known to every connection.
