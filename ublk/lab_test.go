@@ -287,7 +287,7 @@ func resources(t *testing.T) map[string]int {
 
 func TestStopUnderLoadFinishes(t *testing.T) {
 	r := serve(t, ramLimits(64<<20), 2)
-	fio := exec.Command("fio", "--name=load", "--filename="+r.dev.Path(), "--direct=1", "--rw=randrw", "--bs=4k", "--iodepth=32",
+	fio := exec.Command("fio", "--name=load", "--allow_file_create=0", "--filename="+r.dev.Path(), "--direct=1", "--rw=randrw", "--bs=4k", "--iodepth=32",
 		"--numjobs=2", "--ioengine=io_uring", "--size=16M", "--time_based", "--runtime=60", "--minimal")
 	if err := fio.Start(); err != nil {
 		t.Fatal(err)
@@ -402,7 +402,7 @@ func TestAKilledServerLeavesNoDevice(t *testing.T) {
 		t.Fatal(line, err)
 	}
 	path := strings.TrimSpace(line)
-	reader := exec.Command("fio", "--name=load", "--filename="+path, "--direct=1", "--rw=randread", "--bs=4k", "--iodepth=16",
+	reader := exec.Command("fio", "--name=load", "--allow_file_create=0", "--filename="+path, "--direct=1", "--rw=randread", "--bs=4k", "--iodepth=16",
 		"--ioengine=io_uring", "--size=16M", "--time_based", "--runtime=60", "--minimal")
 	var report bytes.Buffer
 	reader.Stdout, reader.Stderr = &report, &report
