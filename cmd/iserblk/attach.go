@@ -22,6 +22,7 @@ const (
 	flagCommandTimeout = "command-timeout"
 	flagNopInterval    = "nop-interval"
 	flagNopTimeout     = "nop-timeout"
+	flagSpin           = "spin"
 )
 
 func (p *program) attachCommand() *cli.Command {
@@ -35,6 +36,7 @@ func (p *program) attachCommand() *cli.Command {
 		&cli.DurationFlag{Name: flagCommandTimeout, Usage: "abort a command that takes the target longer than `TIME`"},
 		&cli.DurationFlag{Name: flagNopInterval, Usage: "ping a target that has been silent for `TIME`"},
 		&cli.DurationFlag{Name: flagNopTimeout, Usage: "give a path up when a ping is not answered within `TIME`"},
+		&cli.DurationFlag{Name: flagSpin, Usage: "look for answers for up to `TIME` before sleeping; it costs a processor, -1s never does it"},
 		timeoutFlag(90 * time.Second),
 	}
 	return &cli.Command{
@@ -132,6 +134,7 @@ func (p *program) attachSpec(ctx context.Context, c *cli.Context, u targetURL, d
 	opts := worker.AttachOptions{Frontend: c.String(flagFrontend), ReadOnly: c.Bool(flagReadOnly)}
 	s, err := p.spec(ctx, c, u, d)
 	s.Frontend, s.Queues, s.Depth = opts.Frontend, c.Int(flagQueues), c.Int(flagDepth)
+	s.Spin = c.Duration(flagSpin)
 	s.Timeouts.NoPath, s.Timeouts.Command = c.Duration(flagNoPathTimeout), c.Duration(flagCommandTimeout)
 	s.Timeouts.NopIdle, s.Timeouts.NopWait = c.Duration(flagNopInterval), c.Duration(flagNopTimeout)
 	return s, opts, err

@@ -105,7 +105,7 @@ func (e *engine) open(ctx context.Context) (err error) {
 
 // addLane starts lane i and logs its session in.
 func (e *engine) addLane(ctx context.Context, i int) error {
-	l, err := lane.New(lane.Options{})
+	l, err := lane.New(lane.Options{Spin: e.spec.Spin})
 	if err != nil {
 		return err
 	}

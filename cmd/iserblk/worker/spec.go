@@ -27,8 +27,10 @@ type Spec struct {
 	Frontend      string           `json:"frontend,omitempty"` // "auto", "ublk", "nbd", "export"
 	Queues        int              `json:"queues,omitempty"`   // lanes; 0 lets the engine choose
 	Depth         int              `json:"depth,omitempty"`    // requests in flight on one queue of a device; 0 lets the engine choose
-	Timeouts      Timeouts         `json:"timeouts"`
-	Verbose       bool             `json:"verbose,omitempty"`
+	// Spin is the longest time that a lane looks for answers before it sleeps; 0 lets the engine choose, negative is never.
+	Spin     time.Duration `json:"spin,omitempty"`
+	Timeouts Timeouts      `json:"timeouts"`
+	Verbose  bool          `json:"verbose,omitempty"`
 }
 
 // Timeouts are the bounds of the worker's waits. Zero lets the engine choose.
