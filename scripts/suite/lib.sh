@@ -21,7 +21,7 @@ ok() { echo "ok: $*"; }
 # dmesg leaves out one complaint of LIO about itself: when a connection ends before
 # LIO has seen its logout response acknowledged, it warns that it forgot to take the
 # command off a list.
-dmesg() { command dmesg "$@" | grep -v 'WARNING: .* at iscsit_release_cmd+'; }
+dmesg() { command dmesg | grep -v 'WARNING: .* at iscsit_release_cmd+'; }
 
 # fail MESSAGE ends the script, with what helps to find out why.
 fail() {
