@@ -27,10 +27,12 @@ func healthyFiles() map[string]string {
 		"usr/lib/x86_64-linux-gnu/libibverbs.so.1":              "",
 		"usr/lib/x86_64-linux-gnu/librdmacm.so.1":               "",
 		"usr/lib/x86_64-linux-gnu/libibverbs/librxe-rdmav34.so": "",
-		ib + "state":                     "4: ACTIVE\n",
-		ib + "gid_attrs/ndevs/0":         "eth0\n",
-		ib + "gid_attrs/types/0":         "IB/RoCE v1\n",
-		ib + "gid_attrs/types/1":         "RoCE v2\n",
+
+		ib + "state":             "4: ACTIVE\n",
+		ib + "gid_attrs/ndevs/0": "eth0\n",
+		ib + "gid_attrs/types/0": "IB/RoCE v1\n",
+		ib + "gid_attrs/types/1": "RoCE v2\n",
+
 		"lib/modules/6.12.1/modules.dep": "kernel/drivers/block/ublk_drv.ko.xz:\nkernel/drivers/infiniband/core/rdma_ucm.ko.xz:\nkernel/x/ib_uverbs.ko.xz:\n",
 	}
 }
