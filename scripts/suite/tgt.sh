@@ -6,12 +6,16 @@
 # shellcheck disable=SC2119 # the helpers' defaults
 source "$(dirname "$0")/lib.sh"
 
+# another TARGET... : tgtd afresh, since Debian's is known to crash when many have come and gone.
+another() {
+	lab_tgt_kill
+	tgt
+	lab_tgt_disk "$@"
+}
+
 host
 tgt
 lab_tgt_disk 64 "$NAME"
-lab_tgt_disk iqn.2026-01.lab.iserblk:big 32 "$NAME" block_size=4096
-lab_tgt_disk iqn.2026-01.lab.iserblk:chap 16 "$NAME" chap=joe:suite-secret-of-ours
-lab_tgt_disk iqn.2026-01.lab.iserblk:other 16 iqn.2026-01.lab.iserblk:someone
 
 if [[ $PEER == iserblk ]]; then
 	bin/iserblk discover $PORTAL >/run/lab/discovered
@@ -46,6 +50,7 @@ fi
 ok "idle, pinged, and well"
 detach "$device"
 
+another iqn.2026-01.lab.iserblk:big 32 "$NAME" block_size=4096
 device=$(attach iqn.2026-01.lab.iserblk:big)
 expect "logical block" "$(blockdev --getss "$device")" 4096
 verify "$device" 32 --size=16M
@@ -53,6 +58,8 @@ detach "$device"
 ok "4096-byte blocks"
 
 if [[ $PEER == iserblk ]]; then
+	another iqn.2026-01.lab.iserblk:chap 16 "$NAME" chap=joe:suite-secret-of-ours
+	lab_tgt_disk iqn.2026-01.lab.iserblk:other 16 iqn.2026-01.lab.iserblk:someone
 	umask 077
 	echo suite-secret-of-ours >/run/lab/ours
 	device=$(bin/iserblk attach iser://$PORTAL/iqn.2026-01.lab.iserblk:chap --chap-user joe \
