@@ -84,6 +84,7 @@ func stop(t *lane.Timer) {
 // expire gives the waiting requests up.
 func (p *Path) expire() {
 	p.expiry, p.failing = nil, true
+	p.setGaveUp(true)
 	for _, q := range p.queues {
 		q.failParked()
 	}

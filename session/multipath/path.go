@@ -73,6 +73,7 @@ type Status struct {
 	Since   time.Time
 	Losses  uint64 // times that the nexus was lost
 	LastErr string // why it was lost, or why it does not come back
+	GaveUp  bool   // requests fail instead of waiting: NoPathTimeout is over
 }
 
 // State says where a path is.
@@ -188,10 +189,18 @@ func (p *Path) count(c *Counters) {
 // ErrStopped is why a path that was stopped is not up.
 var ErrStopped = errors.New("path was stopped")
 
+// setGaveUp is for Status only; the lane goes by failing.
+func (p *Path) setGaveUp(yes bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status.GaveUp = yes && p.status.State != StateUp
+}
+
 func (p *Path) setStatus(state State, portal string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.status.State, p.status.Since = state, time.Now()
+	p.status.GaveUp = p.status.GaveUp && state == StateReconnecting
 	if portal != "" {
 		p.status.Portal = portal
 	}

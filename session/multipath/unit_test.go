@@ -251,8 +251,14 @@ func TestWithoutAPathRequestsEndWithEIOInTime(t *testing.T) {
 	if errno := b.write(0, pattern(1, 512)); errno != syscall.EIO {
 		t.Fatalf("a later one: %v", errno)
 	}
+	if !b.path.Status().GaveUp {
+		t.Error("status does not say that requests fail")
+	}
 	b.portal.SetReject(0)
 	b.eventually("the path's return", func() bool { return b.path.Status().State == multipath.StateUp })
+	if b.path.Status().GaveUp {
+		t.Error("status says that requests fail although the path is back")
+	}
 	if errno := b.write(0, pattern(2, 512)); errno != 0 {
 		t.Fatalf("after the return: %v", errno)
 	}

@@ -110,7 +110,13 @@ func (e *engine) deviceState(d *device) string {
 		return StateQuarantined
 	}
 	for _, l := range e.lanes {
-		if l.path != nil && l.path.Status().State != multipath.StateUp {
+		if l.path == nil {
+			continue
+		}
+		switch s := l.path.Status(); {
+		case s.GaveUp:
+			return StateFailed
+		case s.State != multipath.StateUp:
 			return StateQueueing
 		}
 	}
