@@ -41,6 +41,8 @@ var (
 	ErrNoProvider = errors.New("RDMA is not available")
 	// ErrNoDevice: no RDMA device owns the route to the peer.
 	ErrNoDevice = errors.New("no RDMA device on the route")
+	// ErrPortDown: the local RDMA port on the route has no link, or its network device is shut.
+	ErrPortDown = errors.New("RDMA port is down")
 	// ErrMemlock: memory could not be pinned because RLIMIT_MEMLOCK is too low.
 	ErrMemlock = errors.New("RLIMIT_MEMLOCK is too low")
 	// ErrTimeout: the peer did not answer in time.

@@ -160,29 +160,57 @@ func (p *Path) drained(n *session.Nexus) (yes bool) {
 
 // reconnect tries until there is a checked and fenced nexus in charge, nil when the path is stopped.
 func (p *Path) reconnect() *Link {
-	pause := reconnectMin
-	for {
+	for pause := reconnectMin; !p.stopping(); {
 		link, err := p.attempt()
 		if err == nil {
 			p.cfg.Log.Info("path is back", "portal", link.Portal)
 			return link
 		}
-		select {
-		case <-p.quit:
-			p.setStatus(StateClosed, "", nil)
-			return nil
-		default:
+		if p.stopping() {
+			break
 		}
 		p.setStatus(StateReconnecting, "", err)
 		p.cfg.Log.Warn("reconnect", "err", err, "next", pause)
-		select {
-		case <-p.quit:
-			p.setStatus(StateClosed, "", nil)
-			return nil
-		case <-time.After(pause/2 + rand.N(pause)):
+		if p.rest(pause/2 + rand.N(pause)) {
+			pause = reconnectMin
+		} else {
+			pause = min(2*pause, reconnectMax)
 		}
-		pause = min(2*pause, reconnectMax)
 	}
+	p.setStatus(StateClosed, "", nil)
+	return nil
+}
+
+func (p *Path) stopping() bool {
+	select {
+	case <-p.quit:
+		return true
+	default:
+		return false
+	}
+}
+
+// rest waits for d, until the path is stopped or until Config.Await says that it need not wait any longer, which it
+// reports.
+func (p *Path) rest(d time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	awaited := make(chan struct{})
+	go func() {
+		defer close(awaited)
+		if p.cfg.Await == nil {
+			<-ctx.Done()
+			return
+		}
+		p.cfg.Await(ctx)
+	}()
+	select {
+	case <-p.quit:
+		cancel()
+		<-awaited
+	case <-awaited:
+	}
+	return ctx.Err() == nil
 }
 
 // attempt makes one nexus ready to take over: logged in, every unit known again, the old nexus fenced.

@@ -52,7 +52,7 @@ func (c *conn) destroyWithin(limit time.Duration) error {
 
 // destroy takes a connection apart in the only order that works: whoever refers to something goes first, and the
 // identifier, which keeps the device open, goes last. It stops at what will not go, because what that one refers to
-// would not go either.
+// would not go either. All but the disconnect and the identifier is this host's own affair and needs no port.
 func (c *conn) destroy() error {
 	steps := []struct {
 		name string
@@ -64,7 +64,7 @@ func (c *conn) destroy() error {
 		{"destroy completion queue", func() error { return errno(C.blk_destroy_cq(c.c)) }},
 		{"deregister memory", c.leaveDomain},
 		{"leave device", c.leaveDevice},
-		{"destroy CM identifier", c.closeCM},
+		{"destroy CM identifier", c.leaveCM},
 	}
 	for i := range steps {
 		c.step.Store(&steps[i].name)
@@ -72,7 +72,6 @@ func (c *conn) destroy() error {
 			return fmt.Errorf("cannot %s: %w", steps[i].name, err)
 		}
 	}
-	C.blk_conn_free(c.c)
 	return nil
 }
 
@@ -97,11 +96,16 @@ func (c *conn) disconnect() error {
 	if c.cmEnded == nil {
 		return nil
 	}
-	if C.blk_disconnect(c.c) < 0 {
-		C.blk_abort(c.c)
-	}
+	c.hangUp()
 	c.drain()
 	return nil
+}
+
+// hangUp moves the queue pair to the error state and tells the peer, unless the port is down.
+func (c *conn) hangUp() {
+	if !c.portActive() || C.blk_disconnect(c.c) < 0 {
+		C.blk_abort(c.c)
+	}
 }
 
 // drain takes completions until none has come for a moment.
@@ -130,6 +134,16 @@ func (c *conn) leaveDevice() error {
 	return nil
 }
 
+// leaveCM destroys the identifier, or has that done when the port is up again: whatever the connection manager sends
+// through rxe while its network device is shut, such as the end of a connection, breaks its queue pair 1 for good.
+func (c *conn) leaveCM() error {
+	if c.requested && !c.portActive() {
+		go c.closeWithPort()
+		return nil
+	}
+	return c.closeCM()
+}
+
 func (c *conn) closeCM() error {
 	if r := C.blk_cm_close(c.c); r < 0 {
 		return errno(r)
@@ -137,6 +151,7 @@ func (c *conn) closeCM() error {
 	if c.noDevice || c.device != nil && c.device.gone.Load() {
 		forgetRemoved()
 	}
+	C.blk_conn_free(c.c)
 	return nil
 }
 

@@ -18,7 +18,7 @@ func (c *conn) handleCM(ev *C.struct_blk_cm_event) {
 	switch ev._type {
 	case C.RDMA_CM_EVENT_DISCONNECTED, C.RDMA_CM_EVENT_CONNECT_ERROR, C.RDMA_CM_EVENT_REJECTED:
 		// The peer has given its end up. Answering lets it free that end now, and flushes ours.
-		C.blk_disconnect(c.c)
+		c.hangUp()
 		c.events.post(verbs.Event{Kind: verbs.EventDisconnected, Err: cmStatus(ev)})
 	case C.RDMA_CM_EVENT_DEVICE_REMOVAL:
 		c.device.gone.Store(true)
@@ -41,6 +41,8 @@ func cmStatus(ev *C.struct_blk_cm_event) error {
 	}
 	return syscall.Errno(max(ev.status, -ev.status))
 }
+
+func isRemoval(ev *C.struct_blk_cm_event) bool { return ev._type == C.RDMA_CM_EVENT_DEVICE_REMOVAL }
 
 // cmEventName names an event that came at the wrong time.
 func cmEventName(ev *C.struct_blk_cm_event) string {

@@ -25,6 +25,7 @@ type conn struct {
 	peer      netip.AddrPort
 	local     netip.AddrPort
 	info      verbs.DeviceInfo
+	limits    C.struct_blk_device // of the device
 	private   []byte
 	maxInline int
 	fd        int
@@ -36,7 +37,11 @@ type conn struct {
 	device  *device
 	domain  *domain
 
-	noDevice bool // there was none on the route; it may have been there before
+	noDevice  bool // there was none on the route, or it went: librdmacm may still hold it open
+	requested bool // the CM request went out: destroying the identifier sends something, too
+
+	connecting atomic.Bool // a CM request waits for its answer
+	portLost   atomic.Bool // and the port went down meanwhile
 
 	qpObject, cqObject C.uintptr_t // to recognise asynchronous events by
 

@@ -191,6 +191,7 @@ func (d *device) tell(ev verbs.Event, about func(*conn) bool) {
 	for c := range d.conns {
 		if about(c) {
 			c.events.post(ev)
+			c.noticePort(ev.Kind)
 		}
 	}
 }

@@ -70,7 +70,7 @@ func dialOnce(ctx context.Context, a verbs.DialAttr) (*conn, error) {
 
 func (c *conn) dial(ctx context.Context, a verbs.DialAttr) error {
 	steps := []func(context.Context, verbs.DialAttr) error{
-		c.open, c.resolve, c.setUp, c.postFirst, c.connect,
+		c.open, c.resolve, c.askDevice, c.setUp, c.postFirst, c.connect,
 	}
 	for _, step := range steps {
 		if err := ctx.Err(); err != nil {
@@ -137,6 +137,9 @@ func (c *conn) awaitEvent(ctx context.Context, op string, want C.uint32_t, limit
 	ev C.struct_blk_cm_event, err error,
 ) {
 	c.cm.setDeadline(time.Now().Add(limit))
+	if c.portLost.Load() {
+		c.cm.interrupt()
+	}
 	stop := context.AfterFunc(ctx, c.cm.interrupt)
 	ev, err = c.nextCM()
 	if !stop() {
@@ -163,23 +166,28 @@ func unwanted(ev *C.struct_blk_cm_event) error {
 	return fmt.Errorf("%s: %w", cmEventName(ev), cause)
 }
 
-// setUp makes the memory keys and the queues on the device that the route leads over.
-func (c *conn) setUp(ctx context.Context, a verbs.DialAttr) error {
-	var d C.struct_blk_device
-	if r := C.blk_query_device(c.c, &d); r < 0 {
+// askDevice finds out what the device that the route leads over can do, and whether it can do it now.
+func (c *conn) askDevice(_ context.Context, a verbs.DialAttr) error {
+	d := &c.limits
+	if r := C.blk_query_device(c.c, d); r < 0 {
 		return &verbs.OpError{Op: "query device", Err: errno(r)}
 	}
 	c.local = goAddr(&d.local)
-	c.info = describe(&d, c.local.Addr())
+	c.info = describe(d, c.local.Addr())
 	c.responderResources = responderResources(uint32(d.max_qp_rd_atom))
 	c.initiatorDepth = uint8(min(1, d.max_qp_init_rd_atom))
-	if err := checkDepths(a, &d); err != nil {
+	if err := checkDepths(a, d); err != nil {
 		return err
 	}
+	return c.checkPort()
+}
+
+// setUp makes the memory keys and the queues.
+func (c *conn) setUp(ctx context.Context, a verbs.DialAttr) error {
 	if err := c.join(ctx, a.Arena); err != nil {
 		return err
 	}
-	return c.makeQueues(a, &d)
+	return c.makeQueues(a, &c.limits)
 }
 
 // join makes the connection one of the device's and the arena's.
@@ -234,10 +242,19 @@ func (c *conn) postFirst(_ context.Context, a verbs.DialAttr) error {
 }
 
 func (c *conn) connect(ctx context.Context, a verbs.DialAttr) error {
+	c.connecting.Store(true)
+	defer c.connecting.Store(false)
+	if err := c.checkPort(); err != nil {
+		return err
+	}
+	c.requested = true
 	if err := c.request(a); err != nil {
 		return &verbs.OpError{Op: "connect to", Peer: c.peer.String(), Err: err}
 	}
 	ev, err := c.awaitEvent(ctx, "connect to", C.RDMA_CM_EVENT_ESTABLISHED, connectTime)
+	if err != nil && c.portLost.Load() {
+		return portDown(c.peer, c.info)
+	}
 	if err != nil {
 		return explainConnect(err)
 	}

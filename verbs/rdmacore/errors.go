@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 
 	"iserblk/verbs"
@@ -64,11 +65,42 @@ func explainAddr(a verbs.DialAttr, err error) error {
 		return err
 	}
 	route, routeErr := RouteTo(a.Src, a.Dst.Addr())
-	return addrError(a, err, route, routeErr)
+	devices, _ := Devices(context.Background())
+	return besides(addrError(a, err, route, routeErr), route, devices)
+}
+
+// besides adds what may be the reason why there is no way to the peer: a network device that was shut took its routes
+// along.
+func besides(e *verbs.OpError, route Route, devices []verbs.DeviceInfo) error {
+	for _, d := range devices {
+		if !d.Active && !route.Device.Active {
+			e.Hint = strings.TrimPrefix(e.Hint+"; besides, "+portName(d)+" is down", "; ")
+		}
+	}
+	return e
+}
+
+// portDown is the error of a connection that would leave by a port that is down.
+func portDown(peer netip.AddrPort, d verbs.DeviceInfo) error {
+	e := &verbs.OpError{Op: "connect to", Peer: peer.String(), Err: fmt.Errorf("%s: %w", portName(d), verbs.ErrPortDown)}
+	e.Hint = "check the cable"
+	if d.NetDev != "" {
+		e.Hint += ", or: ip link set " + d.NetDev + " up"
+	}
+	return e
+}
+
+// portName is "rxe0 port 1 on eth0".
+func portName(d verbs.DeviceInfo) string {
+	s := fmt.Sprintf("%s port %d", d.Name, d.Port)
+	if d.NetDev != "" {
+		s += " on " + d.NetDev
+	}
+	return s
 }
 
 // addrError is explainAddr given the way to the peer.
-func addrError(a verbs.DialAttr, err error, route Route, routeErr error) error {
+func addrError(a verbs.DialAttr, err error, route Route, routeErr error) *verbs.OpError {
 	out := &verbs.OpError{Op: "resolve address of", Peer: a.Dst.String(), Err: cause(err)}
 	switch {
 	case errors.Is(err, syscall.ENODEV):

@@ -56,6 +56,23 @@ func TestAnAddressThatDoesNotResolveIsExplained(t *testing.T) {
 		"ip neighbour show 10.0.0.1", "netdev eth7")
 }
 
+func TestAPortThatIsDownIsNamedWithItsNetworkDevice(t *testing.T) {
+	d := verbs.DeviceInfo{Name: "rxe0", Port: 1, NetDev: "eth7"}
+	says(t, portDown(toPeer.Dst, d), verbs.ErrPortDown, "connect to 10.0.0.1:3260", "rxe0 port 1 on eth7", "ip link set eth7 up")
+	d.NetDev = ""
+	says(t, portDown(toPeer.Dst, d), verbs.ErrPortDown, "rxe0 port 1: ", "cable")
+}
+
+func TestANetworkThatWentAwayWithItsPortIsExplained(t *testing.T) {
+	up, down := verbs.DeviceInfo{Name: "rxe1", Port: 1, NetDev: "eth8", Active: true}, verbs.DeviceInfo{Name: "rxe0", Port: 1, NetDev: "eth7"}
+	e := addrError(toPeer, syscall.ENETUNREACH, Route{}, nil)
+	says(t, besides(e, Route{}, []verbs.DeviceInfo{up, down}), syscall.ENETUNREACH, "; besides, rxe0 port 1 on eth7 is down")
+	e = addrError(toPeer, syscall.ENETUNREACH, Route{}, nil)
+	if err := besides(e, Route{Device: up}, []verbs.DeviceInfo{up, down}); strings.Contains(err.Error(), "besides") {
+		t.Errorf("%v: the route leads elsewhere", err)
+	}
+}
+
 func TestASilentPeerIsATimeoutWithAHint(t *testing.T) {
 	err := explainConnect(&verbs.OpError{Op: "connect to", Peer: "10.0.0.1:3260", Err: asTimeout(os.ErrDeadlineExceeded)})
 	says(t, err, verbs.ErrTimeout, "UDP port 4791")

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -253,6 +254,7 @@ func TestASilentPathFailsWithinItsRetriesAndClosesSoon(t *testing.T) {
 func TestAConnectionClosesWhileItsCableIsPulled(t *testing.T) {
 	p := newPeer(t)
 	p.mustDial(p.attr(labTarget))
+	before := resources(t, "cm_id")
 	defer run(t, "ip", "link", "set", "d0", "up")
 	run(t, "ip", "link", "set", "d0", "down")
 	begin := time.Now()
@@ -261,5 +263,46 @@ func TestAConnectionClosesWhileItsCableIsPulled(t *testing.T) {
 	}
 	if took := time.Since(begin); took > 2*time.Second {
 		t.Errorf("closing took %v", took)
+	}
+	for _, kind := range []string{"qp", "cq", "mr", "pd"} {
+		if n := resources(t, kind); n != 0 {
+			t.Errorf("%d %s left, so memory may still be touched", n, kind)
+		}
+	}
+	bringUp(t)
+	p.mustDial(p.attr(labTarget)) // rxe cannot after anything was sent while it was down
+	eventually(t, "the old identifier to go", func() bool { return resources(t, "cm_id") == before })
+}
+
+func TestADialByAPortThatIsDownFailsAtOnceAndDoesNoHarm(t *testing.T) {
+	p := newPeer(t)
+	defer run(t, "ip", "link", "set", "d0", "up")
+	run(t, "ip", "link", "set", "d0", "down")
+	p.failsWithin(context.Background(), time.Second, p.attr(labTarget), verbs.ErrPortDown, "rxe_d0 port 1 on d0", "ip link set d0 up")
+	bringUp(t)
+	p.mustDial(p.attr(labTarget))
+}
+
+func TestADialThatWaitsEndsWhenItsPortGoesDown(t *testing.T) {
+	p := newPeer(t)
+	defer run(t, "ip", "link", "set", "x0", "up")
+	time.AfterFunc(500*time.Millisecond, func() { _ = exec.Command("ip", "link", "set", "x0", "down").Run() })
+	p.failsWithin(context.Background(), 3*time.Second, p.attr(labDark), verbs.ErrPortDown, "rxe_x0 port 1 on x0")
+}
+
+// bringUp opens d0 and waits for its port.
+func bringUp(t *testing.T) {
+	t.Helper()
+	run(t, "ip", "link", "set", "d0", "up")
+	eventually(t, "the port to come up", func() bool { return slices.Contains(sysClass.activePorts(), "rxe_d0/1") })
+	time.Sleep(portSettle)
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("waited in vain for " + what)
+		}
 	}
 }

@@ -6,7 +6,10 @@ import (
 	"iserblk/verbs"
 )
 
-var _ verbs.Provider = (*Provider)(nil)
+var (
+	_ verbs.Provider    = (*Provider)(nil)
+	_ verbs.PortWatcher = (*Provider)(nil)
+)
 
 // Provider makes connections through rdma-core. All Providers of a process are the same: rdma-core itself keeps one
 // context a device.
@@ -17,3 +20,6 @@ func (*Provider) Name() string { return "rdmacore" }
 
 // Devices lists the ports of all RDMA devices of this network namespace.
 func (*Provider) Devices(ctx context.Context) ([]verbs.DeviceInfo, error) { return Devices(ctx) }
+
+// ActivePorts names the ports that a connection can leave by now, as "rxe0/1".
+func (*Provider) ActivePorts() []string { return sysClass.activePorts() }

@@ -207,6 +207,15 @@ int blk_query_device(struct blk_conn *c, struct blk_device *d)
 	return 0;
 }
 
+int blk_port_inactive(struct blk_conn *c)
+{
+	struct ibv_port_attr port = {0};
+
+	if (!c->id || !c->id->verbs || blk_lib.ibv_query_port(c->id->verbs, c->id->port_num, (void *)&port))
+		return 0;
+	return port.state != IBV_PORT_ACTIVE;
+}
+
 void blk_forget_removed(void)
 {
 	struct ibv_context **devices = blk_lib.rdma_get_devices(NULL);

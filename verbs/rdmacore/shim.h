@@ -117,6 +117,7 @@ int blk_cm_close(struct blk_conn *c);
 
 void *blk_context(struct blk_conn *c);
 int blk_query_device(struct blk_conn *c, struct blk_device *d);
+int blk_port_inactive(struct blk_conn *c); // 1 when the port of the route says so, 0 else
 void blk_forget_removed(void); // has librdmacm close what it holds of devices that are gone
 int blk_async_fd(void *context);
 int blk_async_next(void *context, struct blk_async_event *ev);

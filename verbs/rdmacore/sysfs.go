@@ -36,13 +36,31 @@ func (s sysfs) devices(ctx context.Context) ([]verbs.DeviceInfo, error) {
 	return out, nil
 }
 
+// activePorts lists the ports that are ACTIVE, as "rxe0/1".
+func (s sysfs) activePorts() []string {
+	var out []string
+	for _, name := range s.list("infiniband") {
+		for _, port := range s.list("infiniband", name, "ports") {
+			if s.active("infiniband", name, "ports", port) {
+				out = append(out, name+"/"+port)
+			}
+		}
+	}
+	return out
+}
+
+// active tells whether the port with this directory is.
+func (s sysfs) active(dir ...string) bool {
+	return strings.HasPrefix(s.read(under(dir, "state")...), "4:")
+}
+
 // port describes a port by the GID of an address, or by its first routable GID when it has none of that address.
 func (s sysfs) port(name string, port int, prefer netip.Addr) verbs.DeviceInfo {
 	dir := []string{"infiniband", name, "ports", strconv.Itoa(port)}
 	info := verbs.DeviceInfo{
 		Name: name, Port: uint8(port),
 		LinkLayer: s.read(under(dir, "link_layer")...),
-		Active:    strings.HasPrefix(s.read(under(dir, "state")...), "4:"),
+		Active:    s.active(dir...),
 	}
 	info.Addr, info.NetDev = s.pickGID(dir, prefer)
 	if info.NetDev == "" {

@@ -59,6 +59,15 @@ func TestAPortIsDescribedByItsFirstRoutableAddress(t *testing.T) {
 	}
 }
 
+func TestOnlyPortsThatAreActiveAreListedSo(t *testing.T) {
+	s := fakeSysfs(t, map[string]string{
+		port1 + "state": "4: ACTIVE", "infiniband/mlx5_0/ports/1/state": "1: DOWN", "infiniband/mlx5_0/ports/2/state": "4: ACTIVE",
+	})
+	if diff := cmp.Diff([]string{"mlx5_0/2", "rxe0/1"}, s.activePorts()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestAPortIsDescribedByTheAddressInUse(t *testing.T) {
 	got := fakeSysfs(t, rxe).port("rxe0", 1, netip.MustParseAddr("fd00::1"))
 	want := verbs.DeviceInfo{

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -192,6 +193,8 @@ type linkState struct {
 
 	mu   sync.Mutex
 	conn *iser.Conn
+
+	ports []string // that were up before the last dial
 }
 
 // lane prepares the dialling of lane i's sessions.
@@ -216,6 +219,7 @@ func (d *dialer) scratch() (verbs.RegionID, session.Buffer, error) {
 func (l *linkState) dial(ctx context.Context) (*multipath.Link, error) {
 	l.d.registering.RLock()
 	defer l.d.registering.RUnlock()
+	l.ports = l.d.activePorts()
 	c, n, err := l.d.login(ctx, l.isid)
 	if err != nil {
 		return nil, err
@@ -224,6 +228,37 @@ func (l *linkState) dial(ctx context.Context) (*multipath.Link, error) {
 	l.conn = c
 	l.mu.Unlock()
 	return &multipath.Link{Nexus: n, Scratch: l.scratch, Lost: lossesOf(c), Portal: c.Info().Remote.String()}, nil
+}
+
+const (
+	portPoll = 50 * time.Millisecond
+	// portSettle is what the network takes from the port's report to routes that work.
+	portSettle = 20 * time.Millisecond
+)
+
+// await is the path's multipath.Config.Await: it returns when a port has come up since the last dial, or ctx ends.
+func (l *linkState) await(ctx context.Context) {
+	tick := time.NewTicker(portPoll)
+	defer tick.Stop()
+	for !hasNew(l.d.activePorts(), l.ports) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	time.Sleep(portSettle)
+}
+
+func hasNew(now, before []string) bool {
+	return slices.ContainsFunc(now, func(p string) bool { return !slices.Contains(before, p) })
+}
+
+func (d *dialer) activePorts() []string {
+	if w, ok := d.provider.(verbs.PortWatcher); ok {
+		return w.ActivePorts()
+	}
+	return nil
 }
 
 // lossesOf passes on the events that end a connection; a port that lost its link does not: it may come back before

@@ -120,7 +120,7 @@ func (e *engine) addLane(ctx context.Context, i int) error {
 		return err
 	}
 	p := multipath.NewPath(multipath.Config{
-		Lane: l, Dial: s.link.dial, NoPathTimeout: e.spec.Timeouts.NoPath, Log: e.log.With("queue", i),
+		Lane: l, Dial: s.link.dial, Await: s.link.await, NoPathTimeout: e.spec.Timeouts.NoPath, Log: e.log.With("queue", i),
 	})
 	if err := p.Start(ctx, link); err != nil {
 		link.Nexus.Abandon()

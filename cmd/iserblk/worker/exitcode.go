@@ -56,6 +56,7 @@ var exitCodes = []struct {
 	{session.ErrNotDisk, ExitUnsupported},
 	{verbs.ErrNoProvider, ExitNoTransport},
 	{verbs.ErrNoDevice, ExitNoTransport},
+	{verbs.ErrPortDown, ExitNoTransport},
 	{verbs.ErrMemlock, ExitNoTransport},
 	{verbs.ErrTimeout, ExitTimeout},
 	{session.ErrTimeout, ExitTimeout},
