@@ -47,7 +47,7 @@ func newWire(t testing.TB, net *verbstest.Net, o iser.Options) *wire {
 	t.Helper()
 	w := &wire{t: t, net: net}
 	var err error
-	if w.listener, err = w.net.Listen(portal); err != nil {
+	if w.listener, err = w.net.Portal(portal); err != nil {
 		t.Fatal(err)
 	}
 	if w.arena, err = verbs.NewArena(16 << 20); err != nil {
@@ -60,7 +60,7 @@ func newWire(t testing.TB, net *verbstest.Net, o iser.Options) *wire {
 	if w.conn, err = iser.Dial(t.Context(), w.net, o); err != nil {
 		t.Fatal(err)
 	}
-	if w.peer, err = w.listener.Accept(t.Context()); err != nil {
+	if w.peer, err = w.listener.AcceptPeer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.close)

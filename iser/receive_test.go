@@ -192,7 +192,7 @@ func TestDialLeavesNothingBehindWhenItFails(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	listener, err := net.Listen(portal)
+	listener, err := net.Portal(portal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func TestDialClosesAConnectionThatTakesNoReceive(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer arena.Close()
-	listener, err := net.Listen(portal)
+	listener, err := net.Portal(portal)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ type Listener interface {
 }
 
 // Peer is the passive end of one connection: it moves data to and from the memory of the end that dialled.
-// Its methods may be called from any goroutine, each direction from one at a time.
+// Recv belongs to one goroutine at a time; all other methods may be called from several at the same time.
 type Peer interface {
 	// PrivateData is what the CM request carried.
 	PrivateData() []byte

@@ -6,26 +6,28 @@ import (
 	"sync"
 
 	"iserblk/session/pdu"
+	"iserblk/verbs"
 )
 
 // Conn is one connection of the target.
 type Conn struct {
-	t     *Target
-	e     Endpoint
-	id    int
-	group uint16
-	login login    // belongs to the serving goroutine
-	sess  *session // set once, under Target.mu, when login has succeeded
+	t      *Target
+	e      verbs.Peer
+	id     int
+	portal *Portal
+	login  login      // belongs to the serving goroutine
+	sess   *session   // set once, under Target.mu, when login has succeeded
+	work   chan *task // to the workers, nil when there are none; belongs to the serving goroutine
 
 	sendMu sync.Mutex
 	statSN pdu.StatSN
 }
 
-func (t *Target) newConn(e Endpoint, group uint16) *Conn {
+func (t *Target) newConn(e verbs.Peer, p *Portal) *Conn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.connCount++
-	c := &Conn{t: t, e: e, id: t.connCount, group: group, statSN: firstStatSN}
+	c := &Conn{t: t, e: e, id: t.connCount, portal: p, statSN: firstStatSN}
 	t.conns[c.id] = c
 	return c
 }
@@ -51,6 +53,9 @@ func (c *Conn) ID() int { return c.id }
 // Portal is the address that the connection came in through.
 func (c *Conn) Portal() netip.AddrPort { return c.e.LocalAddr() }
 
+// PrivateData is what the initiator's connection request carried: in its first byte the flags of IBTA annex A12.
+func (c *Conn) PrivateData() []byte { return c.e.PrivateData() }
+
 // Close ends the connection. Commands that were parked stay so.
 func (c *Conn) Close() { _ = c.e.Close() }
 
@@ -61,9 +66,11 @@ func (c *Conn) Send(msg []byte) error { return c.e.Send(msg) }
 func (c *Conn) serve() {
 	defer c.t.forget(c)
 	defer c.Close()
-	buf := make([]byte, messageLen+max(maxLoginText, c.t.opt.RecvSegment))
+	defer func() { c.dismiss() }()
+	buf := make([]byte, c.t.opt.messageSize())
 	for {
 		n, err := c.e.Recv(c.t.ctx, buf)
+		c.portal.pass()
 		if err != nil || !c.handle(buf[:n]) {
 			return
 		}
@@ -189,6 +196,7 @@ func (c *Conn) send(msg []byte) {
 	if hook := c.t.currentHooks().Message; hook != nil {
 		out = hook(Message{Conn: c.id, Bytes: msg})
 	}
+	c.portal.pass()
 	for _, m := range out {
 		if c.e.Send(m) != nil {
 			return

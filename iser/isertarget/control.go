@@ -103,7 +103,7 @@ func (t *Target) appendTargets(b []byte, which string) []byte {
 	defer t.mu.Unlock()
 	b = pdu.AppendKey(b, "TargetName", t.opt.Name)
 	for _, p := range t.portals {
-		b = pdu.AppendKey(b, "TargetAddress", p.l.Addr().String()+","+strconv.Itoa(int(p.group)))
+		b = pdu.AppendKey(b, "TargetAddress", p.Addr().String()+","+strconv.Itoa(int(p.group)))
 	}
 	return b
 }

@@ -20,16 +20,20 @@ type DiskOptions struct {
 	Rotational       bool
 	MaxTransfer      uint32 // blocks in one command; 0 means no limit
 	OptimalTransfer  uint32 // blocks
+	// Medium holds the bytes, Blocks times BlockSize of them; nil means memory. It stays its owner's to close.
+	Medium Medium
 }
 
-// Disk is a logical unit in memory.
+// Disk is a logical unit.
 type Disk struct {
 	DiskOptions
 	Number int
 
 	mu    sync.Mutex
-	mem   []byte
-	stale map[uint64][]byte // by LBA: what a power loss would bring back
+	stale map[uint64][]byte // by LBA: what a power loss would bring back. Only with WriteCache
+	bad   []scsi.Extent
+	lies  map[uint64]bool // by LBA: blocks that read as something else
+	held  reservations
 }
 
 func newDisk(n int, o DiskOptions) *Disk {
@@ -42,43 +46,40 @@ func newDisk(n int, o DiskOptions) *Disk {
 	if o.Serial == "" {
 		o.Serial = "isertest" + string(rune('a'+n%26))
 	}
-	return &Disk{
-		DiskOptions: o, Number: n,
-		mem: make([]byte, o.Blocks*uint64(o.BlockSize)), stale: make(map[uint64][]byte),
+	if o.Medium == nil {
+		o.Medium = newMemory(int64(o.Blocks) * int64(o.BlockSize))
 	}
+	return &Disk{DiskOptions: o, Number: n, stale: make(map[uint64][]byte)}
 }
 
-// ReadAt copies n bytes from byte off on: what an initiator would read.
+// ReadAt copies n bytes from byte off on: what an initiator would read. It is nil when the medium fails.
 func (d *Disk) ReadAt(off, n int) []byte {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return append([]byte(nil), d.mem[off:off+n]...)
+	b := make([]byte, n)
+	if _, err := d.Medium.ReadAt(b, int64(off)); err != nil {
+		return nil
+	}
+	return b
 }
 
 // WriteAt changes the content behind the initiator's back, durably.
-func (d *Disk) WriteAt(off int, b []byte) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	copy(d.mem[off:], b)
-}
+func (d *Disk) WriteAt(off int, b []byte) { _, _ = d.Medium.WriteAt(b, int64(off)) }
 
 // PowerLoss forgets every write that was not made durable.
 func (d *Disk) PowerLoss() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for lba, old := range d.stale {
-		copy(d.block(lba), old)
+		_, _ = d.Medium.WriteAt(old, d.offset(lba))
 	}
 	clear(d.stale)
 }
 
-// Resize changes the capacity. The initiators must be told by a unit attention (2A/09).
+// Resize changes the capacity. The initiators must be told by a unit attention (2A/09): Target.Resize does both.
 func (d *Disk) Resize(blocks uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	mem := make([]byte, blocks*uint64(d.BlockSize))
-	copy(mem, d.mem)
-	d.mem, d.Blocks = mem, blocks
+	_ = d.Medium.Truncate(d.offset(blocks))
+	d.Blocks = blocks
 }
 
 // SetSerial makes the unit another one under the same number.
@@ -94,10 +95,8 @@ func (d *Disk) size() (blocks uint64, serial string) {
 	return d.Blocks, d.Serial
 }
 
-func (d *Disk) block(lba uint64) []byte {
-	off := lba * uint64(d.BlockSize)
-	return d.mem[off : off+uint64(d.BlockSize)]
-}
+// offset is where a block begins, in bytes.
+func (d *Disk) offset(lba uint64) int64 { return int64(lba) * int64(d.BlockSize) }
 
 // inRange tells whether blocks exist.
 func (d *Disk) inRange(lba, blocks uint64) bool {
@@ -106,35 +105,67 @@ func (d *Disk) inRange(lba, blocks uint64) bool {
 	return lba <= d.Blocks && blocks <= d.Blocks-lba
 }
 
-func (d *Disk) read(lba, blocks uint64) []byte {
-	return d.ReadAt(int(lba*uint64(d.BlockSize)), int(blocks*uint64(d.BlockSize)))
+// read fills b from block lba on.
+func (d *Disk) read(lba uint64, b []byte) error {
+	if _, err := d.Medium.ReadAt(b, d.offset(lba)); err != nil {
+		return err
+	}
+	d.lie(lba, b)
+	return nil
 }
 
 // write stores whole blocks, durably or in the cache.
-func (d *Disk) write(lba uint64, data []byte, durable bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	size := int(d.BlockSize)
-	for i := 0; i+size <= len(data); i += size {
-		n := lba + uint64(i/size)
-		if durable || !d.WriteCache {
+func (d *Disk) write(lba uint64, data []byte, durable bool) error {
+	if d.WriteCache {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.keep(lba, len(data)/int(d.BlockSize), durable)
+	}
+	_, err := d.Medium.WriteAt(data, d.offset(lba))
+	return err
+}
+
+// keep remembers what a power loss brings back of blocks about to be written. d.mu is held.
+func (d *Disk) keep(lba uint64, blocks int, durable bool) {
+	for n := lba; n < lba+uint64(blocks); n++ {
+		if durable {
 			delete(d.stale, n)
 		} else if d.stale[n] == nil {
-			d.stale[n] = append([]byte(nil), d.block(n)...)
+			old := make([]byte, d.BlockSize)
+			_, _ = d.Medium.ReadAt(old, d.offset(n))
+			d.stale[n] = old
 		}
-		copy(d.block(n), data[i:i+size])
 	}
 }
 
+// fill repeats one block's bytes over many blocks.
+func (d *Disk) fill(lba, blocks uint64, pattern []byte) error {
+	const most = 1 << 20
+	some := min(blocks, most/uint64(d.BlockSize))
+	chunk := takeBuffer(int(some) * len(pattern))
+	defer giveBuffer(chunk)
+	for n := range int(some) {
+		copy(chunk[n*len(pattern):], pattern)
+	}
+	for ; blocks > 0; some = min(blocks, some) {
+		if err := d.write(lba, chunk[:int(some)*len(pattern)], false); err != nil {
+			return err
+		}
+		lba, blocks = lba+some, blocks-some
+	}
+	return nil
+}
+
 // sync makes blocks durable; none means all from lba on.
-func (d *Disk) sync(lba, blocks uint64) {
+func (d *Disk) sync(lba, blocks uint64) error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	for n := range d.stale {
 		if n >= lba && (blocks == 0 || n-lba < blocks) {
 			delete(d.stale, n)
 		}
 	}
+	d.mu.Unlock()
+	return d.Medium.Sync()
 }
 
 // lun is the unit's number on the wire.

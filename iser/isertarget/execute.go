@@ -18,6 +18,7 @@ type result struct {
 const (
 	opTestUnitReady  = 0x00
 	opRequestSense   = 0x03
+	opStartStopUnit  = 0x1b
 	opInquiry        = 0x12
 	opModeSense6     = 0x1a
 	opReadCapacity10 = 0x25
@@ -27,6 +28,8 @@ const (
 	opWriteSame10    = 0x41
 	opUnmap          = 0x42
 	opModeSense10    = 0x5a
+	opReserveIn      = 0x5e
+	opReserveOut     = 0x5f
 	opRead16         = 0x88
 	opWrite16        = 0x8a
 	opSyncCache16    = 0x91
@@ -37,6 +40,7 @@ const (
 	opRead12         = 0xa8
 	opWrite12        = 0xaa
 	saReadCapacity16 = 0x10
+	saLBAStatus      = 0x12
 	saReportGroups   = 0x0a
 )
 
@@ -72,6 +76,9 @@ func (k *task) execute() (result, bool) {
 	if r, refused := k.accessRefused(); refused {
 		return r, true
 	}
+	if d.conflicts(k) {
+		return result{status: scsi.StatusReservationConflict}, true
+	}
 	return k.executeOn(d)
 }
 
@@ -81,7 +88,7 @@ func (k *task) accessRefused() (result, bool) {
 	case opRequestSense, opMaintenanceIn:
 		return result{}, false
 	}
-	switch k.conn.t.accessOf(k.conn.group) {
+	switch k.conn.t.accessOf(k.conn.portal.group) {
 	case scsi.AccessStandby:
 		return check(scsi.KeyNotReady, 0x04, 0x0b), true
 	case scsi.AccessUnavailable:
@@ -98,6 +105,8 @@ func (k *task) executeOn(d *Disk) (result, bool) {
 		return good(nil), true
 	case opRequestSense:
 		return good(limit(scsi.AppendFixedSense(nil, scsi.Sense{}), int(k.cmd.CDB[4]))), true
+	case opStartStopUnit:
+		return good(nil), true
 	case opReadCapacity10:
 		return d.readCapacity10(), true
 	case opServiceIn16:
@@ -112,6 +121,10 @@ func (k *task) executeOn(d *Disk) (result, bool) {
 		return k.readBlocks(d), true
 	case opSyncCache10, opSyncCache16:
 		return k.syncCache(d), true
+	case opReserveIn:
+		return d.reserveIn(k.cmd), true
+	case opReserveOut:
+		return k.reserveOut(d)
 	}
 	return k.executeWrite(d)
 }

@@ -87,6 +87,7 @@ const (
 	doParkPulled
 	doIgnore
 	doDelay
+	doLate
 	doDisconnect
 )
 
@@ -113,6 +114,9 @@ func Ignore() Action { return Action{kind: doIgnore} }
 
 // Delay carries the command out later; others overtake it.
 func Delay(d time.Duration) Action { return Action{kind: doDelay, delay: d} }
+
+// Late carries the command out at once and answers it later.
+func Late(d time.Duration) Action { return Action{kind: doLate, delay: d} }
 
 // Disconnect ends the connection instead.
 func Disconnect() Action { return Action{kind: doDisconnect} }

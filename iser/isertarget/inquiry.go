@@ -2,7 +2,6 @@ package isertarget
 
 import (
 	"encoding/binary"
-	"slices"
 
 	"iserblk/session/scsi"
 )
@@ -80,8 +79,8 @@ func (t *Target) designators(k *task, serial string) []byte {
 	naa := make([]byte, 16)
 	naa[0] = 0x60
 	copy(naa[1:], serial)
-	group := []byte{0, 0, byte(k.conn.group >> 8), byte(k.conn.group)}
-	port := t.portNumber(k.conn.Portal().String())
+	p := k.conn.portal
+	group, port := []byte{0, 0, byte(p.group >> 8), byte(p.group)}, byte(p.number)
 	var b []byte
 	b = appendDesignator(b, scsi.AssocLU, scsi.DesignatorNAA, scsi.CodeBinary, naa)
 	b = appendDesignator(b, scsi.AssocLU, scsi.DesignatorT10, scsi.CodeASCII, []byte("ISERTEST"+serial))
@@ -96,14 +95,6 @@ func appendDesignator(b []byte, a scsi.Association, t scsi.DesignatorType, c scs
 		first, second = first|iscsi, second|piv
 	}
 	return append(append(b, first, second, 0, byte(len(id))), id...)
-}
-
-// portNumber is a portal's relative target port identifier.
-func (t *Target) portNumber(addr string) byte {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	i := slices.IndexFunc(t.portals, func(p portal) bool { return p.l.Addr().String() == addr })
-	return byte(i + 1)
 }
 
 func (d *Disk) blockLimits() []byte {

@@ -1,6 +1,10 @@
 package isertarget
 
-import "iserblk/session/pdu"
+import (
+	"slices"
+
+	"iserblk/session/pdu"
+)
 
 // Record is one request in the order of arrival.
 type Record struct {
@@ -21,20 +25,11 @@ func (t *Target) Log() []Record {
 func (t *Target) Commands(ops ...byte) []Command {
 	var out []Command
 	for _, r := range t.Log() {
-		if r.Op == pdu.OpSCSICommand && (len(ops) == 0 || contains(ops, r.Command.Op())) {
+		if r.Op == pdu.OpSCSICommand && (len(ops) == 0 || slices.Contains(ops, r.Command.Op())) {
 			out = append(out, r.Command)
 		}
 	}
 	return out
-}
-
-func contains(list []byte, b byte) bool {
-	for _, x := range list {
-		if x == b {
-			return true
-		}
-	}
-	return false
 }
 
 // ResetLog empties the Log.
@@ -47,5 +42,7 @@ func (t *Target) ResetLog() {
 func (t *Target) record(r Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.log = append(t.log, r)
+	if !t.opt.NoLog {
+		t.log = append(t.log, r)
+	}
 }

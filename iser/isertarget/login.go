@@ -52,7 +52,7 @@ func (c *Conn) loginStep(p pdu.LoginRequest, keys pdu.Text) bool {
 			return c.refuse(p, status)
 		}
 		if !c.login.discovery {
-			answer = pdu.AppendKey(answer, "TargetPortalGroupTag", strconv.Itoa(int(c.group)))
+			answer = pdu.AppendKey(answer, "TargetPortalGroupTag", strconv.Itoa(int(c.portal.group)))
 		}
 	}
 	answer, status := c.answerKeys(answer, p, keys)
@@ -123,7 +123,7 @@ func (c *Conn) finishLogin(p pdu.LoginRequest, answer []byte) bool {
 			return c.refuse(p, status)
 		}
 	}
-	c.t.open(c, sessionKey{l.Initiator, l.ISID, c.group}, l.Discovery, p.CmdSN())
+	c.t.open(c, sessionKey{l.Initiator, l.ISID, c.portal.group}, l.Discovery, p.CmdSN())
 	c.loginReply(p, answer, pdu.LoginSuccess, true)
 	return true
 }

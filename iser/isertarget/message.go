@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"iserblk/session/pdu"
+	"iserblk/session/scsi"
 )
 
 const (
@@ -35,6 +36,18 @@ func NewMessage(bhs, data []byte) []byte {
 	msg[0] = typeControl
 	copy(msg[headerLen:], bhs)
 	return append(msg, data...)
+}
+
+// sense is sense data as the target's habits want it.
+func (o Options) sense(s scsi.Sense) []byte {
+	b := scsi.AppendFixedSense(nil, s)
+	if o.DescriptorSense {
+		b = scsi.AppendDescriptorSense(nil, s)
+	}
+	for len(b) < o.SenseLength {
+		b = append(b, 0)
+	}
+	return b
 }
 
 func pad(msg []byte) []byte {

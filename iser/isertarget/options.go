@@ -20,6 +20,15 @@ type Options struct {
 	PowerOnAttention   bool // a new session finds UNIT ATTENTION 29/00 on every unit
 	PadResponses       bool // fill the data segment of responses to four bytes
 	ALUA               bool // report target port groups; see Target.SetAccess
+
+	// SenseLength fills sense data up to as many bytes, as SCST's 252; 0 leaves it at what there is to say.
+	SenseLength     int
+	DescriptorSense bool // sense data in the descriptor format (D_SENSE)
+
+	// Workers is how many commands of one connection are carried out at the same time, in no order. Below 2 each is
+	// done, with its answer, before the next one is looked at: the order that tests rely on.
+	Workers int
+	NoLog   bool // keep no Log: it grows with every command
 }
 
 // CHAP is what an initiator must prove, and what the target proves to it (RFC 1994). Without a Secret no

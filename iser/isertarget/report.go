@@ -57,9 +57,9 @@ func (t *Target) appendGroup(b []byte, group uint16) []byte {
 	const allStates = 0x8f // transitioning, unavailable, standby, non-optimized, optimized
 	start := len(b)
 	b = append(b, byte(t.access[group]), allStates, byte(group>>8), byte(group), 0, 0, 0, 0)
-	for i, p := range t.portals {
+	for _, p := range t.portals {
 		if p.group == group {
-			b = append(b, 0, 0, 0, byte(i+1))
+			b = append(b, 0, 0, 0, byte(p.number))
 			b[start+7]++
 		}
 	}
@@ -74,11 +74,18 @@ func (d *Disk) readCapacity10() result {
 	return good(b)
 }
 
-// serviceIn answers READ CAPACITY (16) (SBC-3 5.16).
+// serviceIn answers READ CAPACITY (16) (SBC-3 5.16) and GET LBA STATUS.
 func (d *Disk) serviceIn(c Command) result {
-	if c.CDB[1]&0x1f != saReadCapacity16 {
-		return badCDB()
+	switch c.CDB[1] & 0x1f {
+	case saReadCapacity16:
+		return d.readCapacity16(c)
+	case saLBAStatus:
+		return d.lbaStatus(c)
 	}
+	return badCDB()
+}
+
+func (d *Disk) readCapacity16(c Command) result {
 	const lbpme, lbprz = 0x80, 0x40
 	blocks, _ := d.size()
 	b := make([]byte, 32)

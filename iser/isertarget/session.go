@@ -66,6 +66,7 @@ func (t *Target) open(c *Conn, key sessionKey, discovery bool, cmdSN pdu.CmdSN) 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c.sess = s
+	c.hire()
 	s.window(t.opt.Window)
 	if t.opt.PowerOnAttention {
 		for n := range t.disks {

@@ -26,7 +26,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type bed struct {
 	t      *testing.T
 	net    *verbstest.Net
-	portal *verbstest.Listener
+	door   *isertarget.Portal
+	portal *verbstest.Listener // the same, as verbs see it
 	target *isertarget.Target
 	disk   *isertarget.Disk
 	arena  *verbs.Arena
@@ -40,10 +41,10 @@ func newBed(t *testing.T, o isertarget.Options, d isertarget.DiskOptions) *bed {
 	b := &bed{t: t, net: verbstest.New(), target: isertarget.New(o)}
 	b.disk = b.target.AddDisk(0, d)
 	var err error
-	if b.portal, err = b.net.Listen(portalAddr); err != nil {
+	if b.door, err = b.target.Listen(t.Context(), b.net, portalAddr, 1); err != nil {
 		t.Fatal(err)
 	}
-	b.target.Serve(isertarget.InMemory(b.portal), 1)
+	b.portal = b.net.At(portalAddr)
 	if b.arena, err = verbs.NewArena(64 << 20); err != nil {
 		t.Fatal(err)
 	}

@@ -16,26 +16,22 @@ type Target struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu         sync.Mutex
-	disks      map[int]*Disk
-	portals    []portal
-	conns      map[int]*Conn
-	connCount  int
-	sessions   map[sessionKey]*session
-	replaced   []*session // whose commands may still run
-	tsih       pdu.TSIH
-	hooks      Hooks
-	log        []Record
-	commands   int
-	violations []string
-	parked     []*task
-	access     map[uint16]scsi.AccessState
-	pongs      int
-}
-
-type portal struct {
-	l     Listener
-	group uint16
+	mu          sync.Mutex
+	disks       map[int]*Disk
+	portals     []*Portal
+	portalCount int
+	conns       map[int]*Conn
+	connCount   int
+	sessions    map[sessionKey]*session
+	replaced    []*session // whose commands may still run
+	tsih        pdu.TSIH
+	hooks       Hooks
+	log         []Record
+	commands    int
+	violations  []string
+	parked      []*task
+	access      map[uint16]scsi.AccessState
+	pongs       int
 }
 
 // New makes a target without disks and portals. Close ends it.
@@ -103,24 +99,6 @@ func (t *Target) accessOf(group uint16) scsi.AccessState {
 	return t.access[group]
 }
 
-// Serve takes connections at a portal until Close. The group is the portal's target portal group tag: sessions
-// through portals of one group replace each other when their initiator and ISID are the same.
-func (t *Target) Serve(l Listener, group uint16) {
-	t.mu.Lock()
-	t.portals = append(t.portals, portal{l, group})
-	t.mu.Unlock()
-	t.wg.Go(func() {
-		for {
-			e, err := l.Accept(t.ctx)
-			if err != nil {
-				return
-			}
-			c := t.newConn(e, group)
-			t.wg.Go(c.serve)
-		}
-	})
-}
-
 // Close ends every connection and portal and waits for all goroutines. Parked commands are dropped.
 func (t *Target) Close() {
 	t.cancel()
@@ -128,7 +106,7 @@ func (t *Target) Close() {
 	portals := t.portals
 	t.mu.Unlock()
 	for _, p := range portals {
-		_ = p.l.Close()
+		p.Down()
 	}
 	for _, c := range t.Conns() {
 		c.Close()
@@ -151,6 +129,37 @@ func (t *Target) Violations() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return append([]string(nil), t.violations...)
+}
+
+// Resize changes a unit's capacity and tells every session (2A/09).
+func (t *Target) Resize(lun int, blocks uint64) {
+	t.mu.Lock()
+	d := t.disks[lun]
+	t.mu.Unlock()
+	if d == nil {
+		return
+	}
+	d.Resize(blocks)
+	t.Attention(lun, ascParams, 0x09)
+}
+
+// Remap puts another unit in the place of one, as an administrator does by mistake, and tells every session (3F/0E).
+func (t *Target) Remap(lun int, o DiskOptions) *Disk {
+	d := t.AddDisk(lun, o)
+	t.Attention(lun, 0x3f, 0x0e)
+	return d
+}
+
+// ChangeAccess is SetAccess, and tells every session (2A/06).
+func (t *Target) ChangeAccess(group uint16, s scsi.AccessState) {
+	t.SetAccess(group, s)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for n := range t.disks {
+		for _, other := range t.sessions {
+			other.attention(n, scsi.Sense{Key: scsi.KeyUnitAttention, ASC: ascParams, ASCQ: 0x06})
+		}
+	}
 }
 
 // Attention queues a unit attention for a unit on every session.

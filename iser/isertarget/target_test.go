@@ -106,11 +106,9 @@ func TestReportLUNsListsEveryDisk(t *testing.T) {
 
 func TestDiscoveryFindsEveryPortal(t *testing.T) {
 	b := newBed(t, isertarget.Options{}, isertarget.DiskOptions{})
-	second, err := b.net.Listen(netip.MustParseAddrPort("[fd00::1]:3260"))
-	if err != nil {
+	if _, err := b.target.Listen(b.ctx(), b.net, netip.MustParseAddrPort("[fd00::1]:3260"), 2); err != nil {
 		t.Fatal(err)
 	}
-	b.target.Serve(isertarget.InMemory(second), 2)
 	dm, err := iser.Dial(b.ctx(), b.net, iser.Options{Target: portalAddr, Arena: b.arena, Discovery: true})
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ type task struct {
 	read    bool
 	write   bool
 	data    []byte // immediate data, later all data of a write
+	buf     []byte // of a read, to be given back
 	pulled  bool
 	aborted bool          // guarded by Target.mu
 	running bool          // guarded by Target.mu; does not change once aborted is set
@@ -43,7 +44,7 @@ func (c *Conn) command(h header, p pdu.SCSICommand, data []byte) bool {
 func (c *Conn) newTask(h header, p pdu.SCSICommand, data []byte) *task {
 	return &task{
 		conn: c, sess: c.sess, h: h, read: p.Read(), write: p.Write(),
-		data: append([]byte(nil), data...), done: make(chan struct{}),
+		data: append(takeBuffer(len(data))[:0], data...), done: make(chan struct{}),
 		cmd: Command{
 			Conn: c.id, Portal: c.Portal().String(), Initiator: c.sess.key.initiator, ISID: c.sess.key.isid,
 			LUN: p.LUN(), ITT: p.ITT(), CmdSN: p.CmdSN(), CDB: *p.CDB(), EDTL: p.EDTL(),
@@ -116,11 +117,13 @@ func (k *task) act(a Action) bool {
 	case doIgnore:
 	case doDelay:
 		k.conn.t.wg.Go(func() { k.runAfter(a.delay) })
+	case doLate:
+		k.conn.t.wg.Go(func() { k.answerAfter(a.delay) })
 	case doDisconnect:
 		k.finish()
 		return false
 	default:
-		k.run()
+		k.conn.perform(k)
 	}
 	return true
 }
@@ -134,18 +137,46 @@ func (k *task) runAfter(d time.Duration) {
 	}
 }
 
+// answerAfter carries the command out now and answers it later. An abort in between keeps the answer back.
+func (k *task) answerAfter(d time.Duration) {
+	r, ok := k.begin()
+	if !ok {
+		return
+	}
+	k.rest()
+	select {
+	case <-time.After(d):
+		if k.start() { // else its buffer is the initiator's again
+			k.complete(r)
+		}
+	case <-k.conn.t.ctx.Done():
+		k.finish()
+	}
+}
+
 // run carries the command out and answers it.
 func (k *task) run() {
-	if !k.start() {
-		k.finish()
-		return
+	if r, ok := k.begin(); ok {
+		k.complete(r)
 	}
-	r, ok := k.execute()
+}
+
+// begin carries the command out, unless it was aborted or its connection is gone: then it has ended.
+func (k *task) begin() (r result, ok bool) {
+	if k.start() {
+		r, ok = k.execute()
+	}
 	if !ok {
 		k.finish()
-		return
 	}
-	k.complete(r)
+	return r, ok
+}
+
+// rest notes that the command has nothing left to do but its answer.
+func (k *task) rest() {
+	k.conn.t.mu.Lock()
+	defer k.conn.t.mu.Unlock()
+	k.running = false
 }
 
 // start tells whether the command may run, and keeps an abort from overtaking it.
@@ -167,6 +198,10 @@ func (k *task) complete(r result) {
 	if k.finish() {
 		k.respond(r)
 	}
+	// No work request of the connection is under way with them: each has returned without an error.
+	giveBuffer(k.buf)
+	giveBuffer(k.data)
+	k.buf, k.data = nil, nil
 }
 
 // respond sends the SCSI Response (RFC 7143 11.4).
@@ -177,7 +212,7 @@ func (k *task) respond(r result) {
 	}
 	var data []byte
 	if r.sense != nil {
-		data = pdu.AppendSenseData(nil, scsi.AppendFixedSense(nil, *r.sense))
+		data = pdu.AppendSenseData(nil, k.conn.t.opt.sense(*r.sense))
 	}
 	f.DataLen = len(data)
 	k.conn.reply(true, data, func(dst []byte, n counters) {
@@ -217,8 +252,9 @@ func (k *task) pull(n int) bool {
 	if !k.write || k.pulled || n <= len(k.data) {
 		return true
 	}
-	have := len(k.data)
-	k.data = append(k.data, make([]byte, n-have)...)
+	have, all := len(k.data), takeBuffer(n)
+	copy(all, k.data)
+	k.data = all
 	if k.conn.e.RDMARead(k.h.writeTag, k.h.writeVA, k.data[have:]) != nil {
 		k.finish()
 		return false

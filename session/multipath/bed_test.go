@@ -78,8 +78,8 @@ func newBed(t *testing.T, s setting) *bed {
 	}
 	b := &bed{net: verbstest.New(), target: isertarget.New(s.target), setting: s}
 	b.disk = b.target.AddDisk(0, s.disk)
-	b.portal = must(b.net.Listen(portalAddr))
-	b.target.Serve(isertarget.InMemory(b.portal), 1)
+	must(b.target.Listen(t.Context(), b.net, portalAddr, 1))
+	b.portal = b.net.At(portalAddr)
 	b.arena = must(verbs.NewArena(64 << 20))
 	t.Cleanup(b.close)
 	for i := range max(s.lanes, 1) {

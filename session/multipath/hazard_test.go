@@ -146,8 +146,7 @@ func TestARequestThatEndsEveryNexusDoesNotGoRoundForEver(t *testing.T) {
 // The same ISID is another nexus in another portal group: a login there replaces nothing.
 func TestALoginInAnotherPortalGroupIsNoFence(t *testing.T) {
 	b := newBed(t, setting{target: isertarget.Options{Vendor: "LIO-ORG"}})
-	second := must(b.net.Listen(netip.MustParseAddrPort("10.0.0.2:3260")))
-	b.target.Serve(isertarget.InMemory(second), 2)
+	second := must(b.target.Listen(t.Context(), b.net, netip.MustParseAddrPort("10.0.0.2:3260"), 2))
 	old, next := pattern(1, 512), pattern(2, 512)
 	b.target.SetHooks(isertarget.Hooks{Command: isertarget.Times(1, isOp(opWrite16), isertarget.ParkPulled())})
 	x := b.begin(block.Write, 0, 0, 512, old)

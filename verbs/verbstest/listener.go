@@ -40,8 +40,17 @@ func newListener(n *Net, addr netip.AddrPort) *Listener {
 // Addr is the portal's address.
 func (l *Listener) Addr() netip.AddrPort { return l.addr }
 
-// Accept gives the next connection. Its error is ctx's, or net.ErrClosed after Close.
-func (l *Listener) Accept(ctx context.Context) (*Peer, error) {
+// Accept is AcceptPeer for whoever needs no faults (verbs.Listener).
+func (l *Listener) Accept(ctx context.Context) (verbs.Peer, error) {
+	p, err := l.AcceptPeer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// AcceptPeer gives the next connection. Its error is ctx's, or net.ErrClosed after Close.
+func (l *Listener) AcceptPeer(ctx context.Context) (*Peer, error) {
 	select {
 	case p := <-l.queue:
 		return p, nil
@@ -57,7 +66,7 @@ func (l *Listener) Accept(ctx context.Context) (*Peer, error) {
 	}
 }
 
-// Close ends the portal and every connection through it.
+// Close ends the portal. Connections that nobody has accepted end with it, the others stay.
 func (l *Listener) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -68,10 +77,14 @@ func (l *Listener) Close() error {
 	close(l.done)
 	l.mu.Unlock()
 	l.net.forget(l)
-	for _, p := range l.Peers() {
-		p.Disconnect()
+	for {
+		select {
+		case p := <-l.queue:
+			p.Disconnect()
+		default:
+			return nil
+		}
 	}
-	return nil
 }
 
 // SetPrivateData is what later connections get back in the CM reply.

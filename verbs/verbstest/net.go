@@ -10,7 +10,12 @@ import (
 	"iserblk/verbs"
 )
 
-var _ verbs.Provider = (*Net)(nil)
+var (
+	_ verbs.Provider = (*Net)(nil)
+	_ verbs.Acceptor = (*Net)(nil)
+	_ verbs.Listener = (*Listener)(nil)
+	_ verbs.Peer     = (*Peer)(nil)
+)
 
 // defaultInline is what a connection may send inline unless Net.MaxInline says otherwise: as much as siw.
 const defaultInline = 80
@@ -44,10 +49,28 @@ func (n *Net) Devices(context.Context) ([]verbs.DeviceInfo, error) {
 	return []verbs.DeviceInfo{device()}, nil
 }
 
-// Listen opens a portal. Its address must be free.
-func (n *Net) Listen(addr netip.AddrPort) (*Listener, error) {
+// Listen opens a portal (verbs.Acceptor). At gives its other face, with the faults.
+func (n *Net) Listen(_ context.Context, a verbs.ListenAttr) (verbs.Listener, error) {
+	l, err := n.Portal(a.Addr)
+	if err != nil {
+		return nil, err
+	}
+	l.SetPrivateData(a.PrivateData)
+	return l, nil
+}
+
+// At is the portal that is open at addr, nil when there is none.
+func (n *Net) At(addr netip.AddrPort) *Listener { return n.listener(addr) }
+
+// Portal opens a portal. Its address must be free; port 0 takes one that is.
+func (n *Net) Portal(addr netip.AddrPort) (*Listener, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	for port := uint16(20000); addr.Port() == 0; port++ {
+		if a := netip.AddrPortFrom(addr.Addr(), port); n.listeners[a] == nil {
+			addr = a
+		}
+	}
 	if n.listeners[addr] != nil {
 		return nil, &verbs.OpError{Op: "listen on", Peer: addr.String(), Err: errors.New("address in use")}
 	}

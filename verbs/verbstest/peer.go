@@ -18,6 +18,9 @@ type Peer struct{ c *conn }
 // Attr is what the connection was asked for with: private data, depths, retry counts.
 func (p *Peer) Attr() verbs.DialAttr { return p.c.attr }
 
+// PrivateData is what the connection request carried.
+func (p *Peer) PrivateData() []byte { return p.c.attr.PrivateData }
+
 // LocalAddr is the portal that the connection came in through.
 func (p *Peer) LocalAddr() netip.AddrPort { return p.c.attr.Dst }
 

@@ -36,7 +36,7 @@ func connect(t *testing.T) *pair {
 	t.Helper()
 	p := &pair{net: verbstest.New()}
 	var err error
-	if p.listener, err = p.net.Listen(addr); err != nil {
+	if p.listener, err = p.net.Portal(addr); err != nil {
 		t.Fatal(err)
 	}
 	if p.arena, err = verbs.NewArena(1 << 20); err != nil {
@@ -47,7 +47,7 @@ func connect(t *testing.T) *pair {
 	if p.conn, err = p.net.Dial(t.Context(), attr); err != nil {
 		t.Fatal(err)
 	}
-	if p.peer, err = p.listener.Accept(t.Context()); err != nil {
+	if p.peer, err = p.listener.AcceptPeer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -308,7 +308,7 @@ func readable(fd int) bool {
 
 func TestListenerRefusesIgnoresAndEnds(t *testing.T) {
 	net1 := verbstest.New()
-	l, err := net1.Listen(addr)
+	l, err := net1.Portal(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +337,7 @@ func TestListenerRefusesIgnoresAndEnds(t *testing.T) {
 	if err := dial(t.Context()); !errors.Is(err, verbs.ErrRejected) {
 		t.Error(err)
 	}
-	if _, err := l.Accept(t.Context()); !errors.Is(err, net.ErrClosed) {
+	if _, err := l.AcceptPeer(t.Context()); !errors.Is(err, net.ErrClosed) {
 		t.Error(err)
 	}
 }
