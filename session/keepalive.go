@@ -64,7 +64,10 @@ func (n *Nexus) Tick(now time.Time) time.Duration {
 // tickBound is longer while there is nothing to watch: each Tick wakes an idle process. A command that is submitted right
 // after is then aborted late, by a small part of the time that it has.
 func (n *Nexus) tickBound() time.Duration {
-	if n.sent.n > 0 || n.waiting.n > 0 {
+	switch {
+	case n.state == stateLeaving:
+		return hangUpGrace
+	case n.sent.n > 0, n.waiting.n > 0:
 		return tickMax
 	}
 	return max(tickMax, n.params.CommandTimeout/6)
@@ -103,7 +106,7 @@ func later(t time.Time, d time.Duration, now time.Time) time.Time {
 // keepalive: any PDU counts as life, so a busy connection is never pinged. Targets do not do it for us: LIO sends no
 // pings over iSER. In a discovery session LIO answers none either.
 func (n *Nexus) keepalive(h *horizon) {
-	if n.params.Discovery || n.params.NOPInterval < 0 || n.state >= stateLost {
+	if n.params.Discovery || n.params.NOPInterval < 0 || n.state >= stateLost || n.leaving.answered {
 		return
 	}
 	k := &n.clocks
@@ -153,8 +156,8 @@ func (n *Nexus) expireCommands(h *horizon) {
 	}
 }
 
-// expireControls gives the connection up when a task management function or a logout is not answered. Silence after
-// a ping is judged by keepalive.
+// expireControls gives the connection up when a task management function or a logout is not answered, and when a target
+// does not hang up after a logout. Silence after a ping is judged by keepalive.
 func (n *Nexus) expireControls(h *horizon) {
 	for i := range n.controls {
 		k := &n.controls[i]
@@ -164,7 +167,12 @@ func (n *Nexus) expireControls(h *horizon) {
 		n.lose(fmt.Errorf("%w: no answer to %s", ErrTimeout, k.name()))
 		return
 	}
-	if n.state == stateLeaving && !n.leaving.sent && h.passed(n.leaving.deadline) {
+	if n.state != stateLeaving || n.leaving.sent && !n.leaving.answered || !h.passed(n.leaving.deadline) {
+		return
+	}
+	if n.leaving.answered {
+		n.lose(n.leaving.why)
+	} else {
 		n.lose(fmt.Errorf("%w: commands did not end before the logout", ErrTimeout))
 	}
 }

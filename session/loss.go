@@ -10,10 +10,16 @@ import (
 // leaving is the state of a logout.
 type leaving struct {
 	sent     bool
-	deadline time.Time
-	why      error // why the nexus ends when the logout was answered
+	answered bool
+	outcome  error     // what done is told, once the logout was answered
+	deadline time.Time // for the request to be sent, then for the target to hang up
+	why      error     // why the nexus ends when the logout was answered
 	done     func(error)
 }
+
+// hangUpGrace is how long the target has to end the connection after its logout response. To end it before is a
+// discourtesy that LIO answers by a kernel warning: it may not have seen its response acknowledged.
+const hangUpGrace = 200 * time.Millisecond
 
 // ConnectionLost ends the nexus because of something that its datamover does not see: a CM event, a port that went
 // down, a decision of its owner. Calling it again changes nothing.
@@ -31,6 +37,9 @@ func (n *Nexus) ConnectionLost(cause error) {
 func (n *Nexus) lose(cause error) {
 	if n.state >= stateLost {
 		return
+	}
+	if n.leaving.answered {
+		cause = n.leaving.why
 	}
 	n.state, n.pending = stateLost, nil
 	n.cause = &Error{Op: "session with", Target: n.params.TargetName, Err: cause}
@@ -55,7 +64,11 @@ func (n *Nexus) endControls() {
 	}
 	if done := n.leaving.done; done != nil {
 		n.leaving.done = nil
-		done(n.cause)
+		if n.leaving.answered {
+			done(n.leaving.outcome)
+		} else {
+			done(n.cause)
+		}
 	}
 }
 
@@ -110,8 +123,9 @@ func (n *Nexus) Abandon() {
 }
 
 // Logout ends the session in good order (RFC 7143 11.14): commands with the target may end first, those that wait
-// for their turn are not sent any more. Then done is called on the driver's goroutine, with nil when the target has
-// agreed, and the nexus is lost by ErrLoggedOut. It is bounded by Params.AbortTimeout.
+// for their turn are not sent any more. Then the target ends the connection, or this side does after a short while: the
+// nexus is lost by ErrLoggedOut, and done is called on the driver's goroutine, with nil when the target has agreed. It
+// is bounded by Params.AbortTimeout; call Tick right after it, which says when it wants to be called meanwhile.
 func (n *Nexus) Logout(done func(error)) {
 	if n.state >= stateLost {
 		done(ErrNexusLost)
@@ -166,20 +180,10 @@ func (n *Nexus) handleLogout(r pdu.LogoutResponse, data []byte) error {
 	if err := n.sequence(pdu.BHS(r)); err != nil {
 		return err
 	}
-	n.loggedOut(r.Response())
-	return n.leaving.why
-}
-
-// loggedOut tells who asked. Whatever the outcome, the session is over: there is no way back from a logout.
-func (n *Nexus) loggedOut(o pdu.LogoutOutcome) {
-	done := n.leaving.done
-	n.leaving.done = nil
-	if done == nil {
-		return
+	n.leaving.answered, n.leaving.deadline = true, time.Now().Add(hangUpGrace)
+	// Whatever the outcome, the session is over: there is no way back from a logout.
+	if o := r.Response(); o != pdu.LogoutClosed {
+		n.leaving.outcome = fmt.Errorf("logout: %v", o)
 	}
-	if o == pdu.LogoutClosed {
-		done(nil)
-		return
-	}
-	done(fmt.Errorf("logout: %v", o))
+	return nil
 }

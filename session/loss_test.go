@@ -171,6 +171,11 @@ func TestALogoutWaitsForWhatIsWithTheTarget(t *testing.T) {
 	}
 	r.logoutResponse(p.ITT(), pdu.LogoutClosed)
 	r.turn()
+	if calls != 0 || r.dm.aborted {
+		t.Fatal("the connection was ended before the target could do it")
+	}
+	r.dm.pollErr = errCable // the target hangs up
+	r.turn()
 	if calls != 1 || result != nil || len(r.lost) > 0 || !r.dm.aborted || !errors.Is(r.n.Cause(), ErrLoggedOut) {
 		t.Fatalf("%d calls, %v, lost %v", calls, result, r.lost)
 	}
@@ -181,12 +186,35 @@ func TestALogoutWaitsForWhatIsWithTheTarget(t *testing.T) {
 	}
 }
 
+func TestATargetThatDoesNotHangUpAfterALogoutIsNotWaitedForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		begin, took := time.Now(), time.Duration(0)
+		r.n.Logout(func(err error) {
+			took = time.Since(begin)
+			if err != nil {
+				t.Errorf("result %v", err)
+			}
+		})
+		r.n.Flush()
+		r.logoutResponse(r.mustSend(pdu.OpLogoutRequest).itt(), pdu.LogoutClosed)
+		r.run(time.Second)
+		if took < hangUpGrace || took > 2*hangUpGrace || len(r.lost) > 0 || !errors.Is(r.n.Cause(), ErrLoggedOut) {
+			t.Errorf("it took %v, lost %v, cause %v", took, r.lost, r.n.Cause())
+		}
+	})
+}
+
 func TestAFailedLogoutIsReported(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		end  func(r *rig, itt pdu.ITT)
 	}{
-		{"refused", func(r *rig, itt pdu.ITT) { r.logoutResponse(itt, pdu.LogoutCleanupFailed); r.turn() }},
+		{"refused", func(r *rig, itt pdu.ITT) {
+			r.logoutResponse(itt, pdu.LogoutCleanupFailed)
+			r.turn()
+			r.n.ConnectionLost(errCable)
+		}},
 		{"connection lost", func(r *rig, _ pdu.ITT) { r.n.ConnectionLost(errCable) }},
 		{"not answered", func(r *rig, _ pdu.ITT) {
 			r.dm.onSend = func(m *message) { r.pong(m.itt()) } // it is alive otherwise
@@ -238,6 +266,7 @@ func TestATargetsWishToEndTheSessionIsGranted(t *testing.T) {
 	m := r.mustSend(pdu.OpLogoutRequest)
 	r.logoutResponse(m.itt(), pdu.LogoutClosed)
 	r.turn()
+	r.n.ConnectionLost(ErrDropped)
 	r.mustBeLost(ErrLogoutRequested)
 	r.dm.drained = true
 	r.turn()
@@ -259,6 +288,7 @@ func TestAnOwnersLogoutTakesOverTheTargetsWish(t *testing.T) {
 	r.turn()
 	r.logoutResponse(r.mustSend(pdu.OpLogoutRequest).itt(), pdu.LogoutClosed)
 	r.turn()
+	r.n.ConnectionLost(ErrDropped)
 	if calls != 1 || len(r.lost) > 0 || !errors.Is(r.n.Cause(), ErrLoggedOut) {
 		t.Errorf("%d calls, lost %v, cause %v", calls, r.lost, r.n.Cause())
 	}

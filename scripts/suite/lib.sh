@@ -18,11 +18,6 @@ IN=() # prefix of what runs on the initiator's host
 
 ok() { echo "ok: $*"; }
 
-# dmesg leaves out one complaint of LIO about itself: when a connection ends before
-# LIO has seen its logout response acknowledged, it warns that it forgot to take the
-# command off a list.
-dmesg() { command dmesg | grep -v 'WARNING: .* at iscsit_release_cmd+'; }
-
 # fail MESSAGE ends the script, with what helps to find out why.
 fail() {
 	echo "FAIL: $*" >&2

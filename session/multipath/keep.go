@@ -275,12 +275,15 @@ func (p *Path) retire(link *Link) {
 	_ = p.cfg.Lane.Do(ctx, func() {
 		if p.nexus == n {
 			n.Logout(func(error) { answered <- struct{}{} })
+			stop(p.ticker)
+			p.runTick()
 		} else {
 			answered <- struct{}{}
 		}
 	})
 	select {
 	case <-answered:
+	case <-link.Lost: // the target has hung up, as it should
 	case <-ctx.Done():
 	}
 	_ = p.cfg.Lane.Do(context.Background(), func() {
