@@ -2,13 +2,68 @@ package worker
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"iserblk/iser/isertarget"
+	"iserblk/session"
+	"iserblk/session/pdu"
 	"iserblk/verbs"
+	"iserblk/verbs/verbstest"
 )
+
+var testPortal = netip.MustParseAddrPort("10.0.0.1:3260")
+
+// newTestDialer dials a target in memory with one disk. change may be nil.
+func newTestDialer(t *testing.T, o isertarget.Options, change func(*Spec)) (*dialer, *isertarget.Target) {
+	t.Helper()
+	network, target := verbstest.New(), isertarget.New(o)
+	target.AddDisk(0, isertarget.DiskOptions{})
+	if _, err := target.Listen(t.Context(), network, testPortal, 1); err != nil {
+		t.Fatal(err)
+	}
+	arena, err := verbs.NewArena(shortArena)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { target.Close(); _ = arena.Close() })
+	spec := Spec{
+		Target: target.Name(), InitiatorName: "iqn.2026-11.local.test:i", Portals: []netip.AddrPort{testPortal},
+	}
+	if change != nil {
+		change(&spec)
+	}
+	return newDialer(spec, network, arena, slog.New(slog.DiscardHandler)), target
+}
+
+// swallow loses the next n messages of a kind.
+func swallow(op pdu.Opcode, n int32) isertarget.Hooks {
+	var left atomic.Int32
+	left.Store(n)
+	return isertarget.Hooks{Message: func(m isertarget.Message) [][]byte {
+		if m.Opcode() == op && left.Add(-1) >= 0 {
+			return nil
+		}
+		return [][]byte{m.Bytes}
+	}}
+}
+
+func visitNothing(context.Context, *session.Nexus, session.Buffer) error { return nil }
+
+func TestALoginThatIsNotAnsweredIsRepeatedOnce(t *testing.T) {
+	for lost, want := range map[int32]error{1: nil, 2: session.ErrTimeout} {
+		d, target := newTestDialer(t, isertarget.Options{}, func(s *Spec) { s.Timeouts.Login = 200 * time.Millisecond })
+		target.SetHooks(swallow(pdu.OpLoginResponse, lost))
+		if err := d.visit(t.Context(), visitNothing); !errors.Is(err, want) {
+			t.Errorf("%d answers lost: %v", lost, err)
+		}
+	}
+}
 
 // switchable is a provider with one port.
 type switchable struct {

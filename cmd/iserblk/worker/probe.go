@@ -40,7 +40,7 @@ func (d *dialer) visit(ctx context.Context, f func(context.Context, *session.Nex
 }
 
 func (d *dialer) visitOnce(ctx context.Context, scratch session.Buffer, f func(context.Context, *session.Nexus, session.Buffer) error) error {
-	_, n, err := d.login(ctx, pdu.ISID(d.spec.FreshISID()))
+	n, err := d.loginTwice(ctx)
 	if err != nil {
 		return err
 	}
@@ -50,6 +50,17 @@ func (d *dialer) visitOnce(ctx context.Context, scratch session.Buffer, f func(c
 	}
 	_ = session.Logout(ctx, n) // a target that will not say goodbye loses the connection all the same
 	return nil
+}
+
+// loginTwice logs in with an ISID of its own. A login that the target does not answer in time is repeated once: LIO lets
+// one initiator in after the other, and a login that was given up may hold up those behind it for a while.
+func (d *dialer) loginTwice(ctx context.Context) (*session.Nexus, error) {
+	_, n, err := d.login(ctx, pdu.ISID(d.spec.FreshISID()))
+	if errors.Is(err, session.ErrTimeout) && ctx.Err() == nil {
+		d.log.Info("logging in again", "err", err)
+		_, n, err = d.login(ctx, pdu.ISID(d.spec.FreshISID()))
+	}
+	return n, err
 }
 
 // probeAll looks at the LUNs that were asked for, or at every disk of the target that skip does not know. Every LUN
