@@ -48,16 +48,30 @@ func reinstatementFences(lu session.LogicalUnit) bool {
 	return v == "LIO-ORG" || v == "SCST_FIO" || v == "SCST_BIO"
 }
 
-// judge quarantines a unit that is no longer what was attached, and frees one that is again.
+// judge quarantines a unit that is no longer what was attached, and frees one that is again. The fence follows it.
 func (u *Unit) judge(lu session.LogicalUnit, log *slog.Logger) {
-	if err := u.sameUnit(lu); err != nil {
-		if u.state.CompareAndSwap(uint32(UnitServing), uint32(UnitQuarantined)) {
-			log.Error("unit quarantined: nothing is sent to it", "err", err)
-		}
+	if !u.confirm(lu, log) {
 		return
 	}
 	if u.state.CompareAndSwap(uint32(UnitQuarantined), uint32(UnitServing)) {
 		log.Info("unit is itself again", "lun", u.lun.String())
 		u.release()
+	}
+}
+
+// confirm tells whether lu is what was attached, and notes what it has become: larger, or another unit.
+func (u *Unit) confirm(lu session.LogicalUnit, log *slog.Logger) bool {
+	if err := u.sameUnit(lu); err != nil {
+		u.quarantine(err, log)
+		return false
+	}
+	u.grow(lu, log)
+	return true
+}
+
+func (u *Unit) quarantine(why error, log *slog.Logger) {
+	if u.state.CompareAndSwap(uint32(UnitServing), uint32(UnitQuarantined)) {
+		log.Error("unit quarantined: nothing is sent to it", "lun", u.lun.String(), "err", why)
+		u.queues[0].path.poke() // who looks at it from now on
 	}
 }

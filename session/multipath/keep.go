@@ -111,11 +111,19 @@ func (p *Path) keep(link *Link) {
 // next serves link until it is lost and returns its successor, nil when the path is stopped.
 func (p *Path) next(link *Link) *Link {
 	lostEvents := link.Lost
+	inspector := p.newInspector(link)
 	for {
 		select {
 		case <-p.quit:
 			p.retire(link)
+			inspector.stop()
 			return nil
+		case <-p.pokes:
+			inspector.look()
+		case <-inspector.timer.C:
+			inspector.look()
+		case <-inspector.over:
+			inspector.looked()
 		case n := <-p.notices:
 			p.cfg.Log.Warn("sense from unit", "lun", n.LUN.String(), "sense", n.Sense.String())
 		case err, ok := <-lostEvents:
@@ -128,6 +136,7 @@ func (p *Path) next(link *Link) *Link {
 		case n := <-p.down:
 			p.cfg.Log.Warn("path lost", "portal", link.Portal, "cause", n.Cause())
 			p.bury(n)
+			inspector.stop()
 			return p.reconnect()
 		}
 	}
@@ -249,6 +258,10 @@ func (p *Path) readmit(ctx context.Context, link *Link) error {
 			continue
 		}
 		lu, err := session.Probe(ctx, link.Nexus, u.lun, link.Scratch)
+		if missing(err) {
+			u.quarantine(err, p.cfg.Log) // the target's other units need not wait for it
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("check LUN %v: %w", u.lun, err)
 		}
@@ -297,13 +310,16 @@ func (p *Path) retire(link *Link) {
 	p.setStatus(StateClosed, "", nil)
 }
 
-// errUnitsChanged is why recheck ends a nexus.
-var errUnitsChanged = errors.New("the target has other units now")
+// Why recheck ends a nexus.
+var (
+	errUnitsChanged = errors.New("the target has other units now")
+	errUnfenced     = errors.New("a unit has returned that this nexus has not fenced")
+)
 
-// recheck has every unit looked at again, by a new nexus, before anything more is sent. It is for the lane.
-func (p *Path) recheck() {
+// recheck has every unit looked at again and fenced, by a new nexus, before anything more is sent. It is for the lane.
+func (p *Path) recheck(why error) {
 	if p.nexus != nil {
-		p.nexus.ConnectionLost(errUnitsChanged)
+		p.nexus.ConnectionLost(why)
 	}
 }
 

@@ -53,7 +53,7 @@ func (o *op) build() syscall.Errno {
 
 // check refuses what a CDB cannot say or would say as something else: no blocks at all mean all blocks to WRITE SAME.
 func (u *Unit) check(r *block.Request) syscall.Errno {
-	l := &u.limits
+	l, size := &u.limits, u.size.Load()
 	var most uint64
 	switch r.Op {
 	case block.Flush:
@@ -71,7 +71,7 @@ func (u *Unit) check(r *block.Request) syscall.Errno {
 	case most == 0:
 		return syscall.EOPNOTSUPP
 	case r.Length == 0, r.Length > most, (r.Offset|r.Length)%uint64(l.BlockSize) != 0,
-		r.Offset > l.Size, r.Length > l.Size-r.Offset, r.Data != nil && uint64(len(r.Data)) != r.Length:
+		r.Offset > size, r.Length > size-r.Offset, r.Data != nil && uint64(len(r.Data)) != r.Length:
 		return syscall.EINVAL
 	}
 	return 0
@@ -169,13 +169,18 @@ func (o *op) failed(c *session.Command) {
 		o.good(c)
 	case scsi.ActionRetry:
 		o.again()
-	case scsi.ActionCapacityChanged, scsi.ActionALUAChanged:
+	case scsi.ActionCapacityChanged:
+		o.q.noteSense(c.Sense)
+		o.q.unit.stale.Store(true)
+		o.q.path.poke()
+		o.again()
+	case scsi.ActionALUAChanged:
 		o.q.noteSense(c.Sense)
 		o.again()
 	case scsi.ActionLUNsChanged, scsi.ActionInquiryChanged:
 		// It may be another unit now. The check after a login tells, and nothing is sent before it.
 		o.q.noteSense(c.Sense)
-		o.q.path.recheck()
+		o.q.path.recheck(errUnitsChanged)
 		o.again()
 	case scsi.ActionDeferred:
 		// A write that was reported good is lost: the next flush says so.

@@ -56,6 +56,7 @@ type Path struct {
 	tick    func()
 	down    chan *session.Nexus // lane to keeper: drained, or to be closed by force
 	notices chan Notice
+	pokes   chan struct{} // to the keeper: a unit wants to be looked at
 
 	group int // the target portal group of the last nexus in charge; the keeper's
 
@@ -102,6 +103,7 @@ func NewPath(cfg Config) *Path {
 		cfg:     cfg,
 		down:    make(chan *session.Nexus, 1),
 		notices: make(chan Notice, 64),
+		pokes:   make(chan struct{}, 1),
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
 	}

@@ -154,7 +154,11 @@ func (q *Queue) fenced() {
 
 // retry lets what is parked try again, after something that it may have waited for.
 func (q *Queue) retry() {
-	if q.path.nexus != nil {
+	switch {
+	case q.path.nexus == nil:
+	case q.hazard: // the nexus came while another unit answered, and fenced that one
+		q.path.recheck(errUnfenced)
+	default:
 		q.path.failing = false
 		q.resume()
 	}

@@ -2,6 +2,8 @@ package multipath
 
 import (
 	"fmt"
+	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	"iserblk/internal/block"
@@ -15,9 +17,14 @@ type Unit struct {
 	identity session.LogicalUnit
 	limits   block.Limits
 	queues   []*Queue
+	size     atomic.Uint64 // bytes; limits has what it was at first
 	state    atomic.Uint32
+	stale    atomic.Bool  // it has said that it has changed, and was not looked at since
 	deferred atomic.Bool  // a completed write was lost and no flush has said so yet
 	hazards  atomic.Int32 // queues that gave a write up whose old copy may still be carried out: see Queue.abandon
+
+	growing  sync.Mutex
+	onResize func(size uint64)
 }
 
 // UnitState says whether a unit's requests are carried out.
@@ -38,17 +45,43 @@ func (s UnitState) String() string {
 // NewUnit describes the unit that was found at lu.LUN. maxTransfer and depth bound one queue's requests, in bytes
 // and in number.
 func NewUnit(lu session.LogicalUnit, maxTransfer uint32, depth uint16) *Unit {
-	return &Unit{lun: lu.LUN, identity: lu, limits: limitsOf(lu, maxTransfer, depth)}
+	u := &Unit{lun: lu.LUN, identity: lu, limits: limitsOf(lu, maxTransfer, depth)}
+	u.size.Store(u.limits.Size)
+	return u
+}
+
+// OnResize has f called with the new size, in bytes, whenever the unit was found to have grown; requests up to there are
+// carried out by then. f is called on a goroutine of a path, one call at a time, and should not take long. It must be set
+// before the unit is served. A unit that has become smaller is not the same any more: it is quarantined.
+func (u *Unit) OnResize(f func(size uint64)) { u.onResize = f }
+
+// grow takes note of a size that is no less than what was.
+func (u *Unit) grow(lu session.LogicalUnit, log *slog.Logger) {
+	u.growing.Lock()
+	defer u.growing.Unlock()
+	was, size := u.size.Load(), lu.Blocks*uint64(lu.BlockSize)
+	if size <= was {
+		return
+	}
+	u.size.Store(size)
+	log.Info("unit has grown", "lun", u.lun.String(), "from", was, "to", size)
+	if u.onResize != nil {
+		u.onResize(size)
+	}
 }
 
 // LUN is the unit's number at its target.
 func (u *Unit) LUN() scsi.LUN { return u.lun }
 
-// Identity is what the unit said about itself when it was attached.
+// Identity is what the unit said about itself when it was attached. Limits tells its size now.
 func (u *Unit) Identity() session.LogicalUnit { return u.identity }
 
-// Limits is what a front end may ask of the unit's queues.
-func (u *Unit) Limits() block.Limits { return u.limits }
+// Limits is what a front end may ask of the unit's queues now.
+func (u *Unit) Limits() block.Limits {
+	l := u.limits
+	l.Size = u.size.Load()
+	return l
+}
 
 // State is safe to call from any goroutine.
 func (u *Unit) State() UnitState { return UnitState(u.state.Load()) }
@@ -159,8 +192,8 @@ func (u *Unit) sameUnit(lu session.LogicalUnit) error {
 		return fmt.Errorf("LUN %v has now serial %q, had %q", u.lun, lu.Serial, was.Serial)
 	case lu.BlockSize != was.BlockSize:
 		return fmt.Errorf("LUN %v has now blocks of %d bytes, had %d", u.lun, lu.BlockSize, was.BlockSize)
-	case lu.Blocks < was.Blocks:
-		return fmt.Errorf("LUN %v has now %d blocks, had %d", u.lun, lu.Blocks, was.Blocks)
+	case lu.Blocks*uint64(lu.BlockSize) < u.size.Load():
+		return fmt.Errorf("LUN %v has now %d blocks, had %d", u.lun, lu.Blocks, u.size.Load()/uint64(lu.BlockSize))
 	case lu.ReadOnly && !was.ReadOnly:
 		return fmt.Errorf("LUN %v is now write protected", u.lun)
 	case lu.WriteCache && !was.WriteCache:
