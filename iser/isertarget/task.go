@@ -143,7 +143,10 @@ func (k *task) answerAfter(d time.Duration) {
 	if !ok {
 		return
 	}
-	k.rest()
+	if !k.rest() {
+		k.finish()
+		return
+	}
 	select {
 	case <-time.After(d):
 		if k.start() { // else its buffer is the initiator's again
@@ -172,11 +175,15 @@ func (k *task) begin() (r result, ok bool) {
 	return r, ok
 }
 
-// rest notes that the command has nothing left to do but its answer.
-func (k *task) rest() {
+// rest notes that the command has nothing left to do but its answer, and tells whether that is still wanted.
+func (k *task) rest() bool {
 	k.conn.t.mu.Lock()
 	defer k.conn.t.mu.Unlock()
+	if k.aborted {
+		return false
+	}
 	k.running = false
+	return true
 }
 
 // start tells whether the command may run, and keeps an abort from overtaking it.
@@ -184,8 +191,11 @@ func (k *task) start() bool {
 	t := k.conn.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k.running = !k.aborted
-	return k.running
+	if k.aborted {
+		return false
+	}
+	k.running = true
+	return true
 }
 
 // complete moves the data of a read, then answers.
