@@ -14,9 +14,10 @@ const (
 	Flush       // every write completed before it was submitted is made durable
 	Discard     // the range's content no longer matters
 	WriteZeroes // the range reads as zeroes afterwards
+	Allocation  // which parts of the range have space: the answer goes to Request.Extents
 )
 
-var opNames = [...]string{"read", "write", "flush", "discard", "write-zeroes"}
+var opNames = [...]string{"read", "write", "flush", "discard", "write-zeroes", "allocation"}
 
 // String is the operation's name.
 func (o Op) String() string {
@@ -44,12 +45,26 @@ type Request struct {
 	Tag    uint16 // unique among the requests in flight on one Queue, below Limits.Depth
 	Offset uint64 // bytes, a multiple of the logical block size
 	Length uint64 // bytes, a multiple of the logical block size; 0 for Flush
-	// Data is what to write or where to read to: Length bytes in the arena for Read and Write, else nil.
+	// Data is what to write or where to read to: Length bytes in the arena for Read and Write. For Allocation it is
+	// scratch memory of AllocationScratch bytes; else nil.
 	Data []byte
 	// Region is the region of the arena that Data lies in.
 	Region uint32
+	// Extents takes the answer to Allocation: consecutive parts of the range from Offset on, at least one and at most
+	// as many as it has capacity for, so possibly of less than Length. It comes in with length 0.
+	Extents []Extent
 	// Sink is told when the request has completed.
 	Sink Sink
+}
+
+// AllocationScratch is how many bytes of Request.Data an Allocation has for the unit's answer.
+const AllocationScratch = 4096
+
+// Extent is a part of a logical unit of which one thing can be said.
+type Extent struct {
+	Length uint64 // bytes, a multiple of the logical block size, not 0
+	Hole   bool   // no space is allocated for it
+	Zero   bool   // it reads as zeroes
 }
 
 // Sink takes finished requests back.
@@ -82,4 +97,6 @@ type Limits struct {
 	DiscardGranularity uint32 // non-zero when MaxDiscard is
 	DiscardAlignment   uint32
 	MaxWriteZeroes     uint64 // largest WriteZeroes, 0 when not supported
+	// FastZeroes: WriteZeroes without NoUnmap gives space back instead of writing.
+	FastZeroes bool
 }

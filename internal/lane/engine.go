@@ -21,6 +21,10 @@ type engine interface {
 	nap(d time.Duration)                     // the same without telling the Go scheduler
 	watch(fd int, data uint64)               // dispatches data each time fd becomes readable
 	unwatch(fd int, data uint64) (last bool) // ends that; last: one more completion without CQEMore will come
+	watchFile(f *File)                       // tells f of reading, edge triggered
+	watchWriting(f *File)                    // tells f of writing, once
+	unwatchWriting(f *File)                  // after it was told
+	unwatchFile(f *File)                     // ends both; f.over is told when nothing more will come
 }
 
 // ringEngine is io_uring.
@@ -89,7 +93,6 @@ func newEpollEngine(l *Lane) (engine, error) {
 }
 
 func (e *epollEngine) start()      {}
-func (e *epollEngine) submit()     {}
 func (e *epollEngine) close()      { unix.Close(e.fd) }
 func (e *epollEngine) ready() bool { return e.n > 0 }
 
@@ -97,16 +100,27 @@ func (e *epollEngine) reap() int {
 	n := e.n
 	for i := range n {
 		ev := &e.events[i]
-		e.lane.dispatch(uring.CQE{UserData: uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32, Flags: cqeMore})
+		e.lane.dispatch(uring.CQE{UserData: uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32, Res: int32(ev.Events), Flags: cqeMore})
 	}
 	e.n = 0
 	return n
 }
 
+// submit has nothing to hand over, but Files become ready also while the lane spins.
+func (e *epollEngine) submit() {
+	if e.n == 0 {
+		e.nap(0)
+	}
+}
+
 // watch stores data where the kernel keeps 64 bits for us (epoll_data_t), which x/sys calls Fd and Pad.
 func (e *epollEngine) watch(fd int, data uint64) {
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET&0xffffffff, Fd: int32(uint32(data)), Pad: int32(data >> 32)}
-	must(unix.EpollCtl(e.fd, unix.EPOLL_CTL_ADD, fd, &ev))
+	must(e.control(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN, data))
+}
+
+func (e *epollEngine) control(op, fd int, events uint32, data uint64) error {
+	ev := unix.EpollEvent{Events: events | unix.EPOLLET&0xffffffff, Fd: int32(uint32(data)), Pad: int32(data >> 32)}
+	return unix.EpollCtl(e.fd, op, fd, &ev)
 }
 
 func (e *epollEngine) unwatch(fd int, _ uint64) bool {

@@ -12,10 +12,16 @@ const bigEndian = runtime.GOARCH == "s390x" || runtime.GOARCH == "ppc64"
 // PrepPollAddMultishot watches fd for events (POLLIN...): a CQE each time it becomes ready, with CQEMore as long as
 // the watch lasts. The kernel holds the file open until the watch ends.
 func (s *SQE) PrepPollAddMultishot(fd int, events uint32, userData uint64) {
+	s.PrepPollAdd(fd, events, userData)
+	s.Len = pollAddMulti
+}
+
+// PrepPollAdd waits for fd to become ready for events, once.
+func (s *SQE) PrepPollAdd(fd int, events uint32, userData uint64) {
 	if bigEndian {
 		events = bits.RotateLeft32(events, 16)
 	}
-	s.Opcode, s.FD, s.OpFlags, s.Len, s.UserData = opPollAdd, int32(fd), events, pollAddMulti, userData
+	s.Opcode, s.FD, s.OpFlags, s.UserData = opPollAdd, int32(fd), events, userData
 }
 
 // PrepPollRemove ends the watch that was made with user data target. The watch's own last CQE has Res -ECANCELED.
