@@ -36,6 +36,8 @@ var (
 
 	// ErrAuth: CHAP failed, on the target's side or on ours.
 	ErrAuth = errors.New("authentication failed")
+	// ErrUnproven: the target was to prove itself by mutual CHAP and does not even ask us. It is an ErrAuth.
+	ErrUnproven = fmt.Errorf("%w: the target is to prove itself by mutual CHAP, and does not do CHAP with us", ErrAuth)
 	// ErrForbidden: the target does not let this initiator in: its access list lacks the initiator's name.
 	ErrForbidden = errors.New("initiator not allowed")
 	// ErrTargetNotFound: the portal knows no such target, or not for this initiator.

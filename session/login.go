@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -50,6 +51,8 @@ type login struct {
 	expStatSN pdu.StatSN
 	answered  bool // some response arrived: expStatSN means something
 	last      pdu.LoginResponse
+
+	challenged bool // the target has begun with CHAP
 
 	bhs   [pdu.BHSLen]byte // of the response
 	data  []byte
@@ -129,6 +132,27 @@ func (l *login) nexus() *Nexus {
 
 // security is the first stage: who is who.
 func (l *login) security(ctx context.Context) error {
+	err := l.introduce(ctx)
+	if l.unproven(err) {
+		err = fmt.Errorf("%w: %w", ErrUnproven, err)
+	}
+	return err
+}
+
+// unproven: a target that was to prove itself has refused to begin with it. Each says that in another way: by its keys,
+// by one of two statuses, by hanging up.
+func (l *login) unproven(err error) bool {
+	if err == nil || l.auth == nil || !l.auth.Mutual() || l.challenged {
+		return false
+	}
+	var refused *LoginError
+	if errors.As(err, &refused) {
+		return refused.Status() == pdu.LoginInitiatorError || refused.Status() == pdu.LoginAuthenticationFailure
+	}
+	return errors.Is(err, ErrAuth)
+}
+
+func (l *login) introduce(ctx context.Context) error {
 	text := l.firstKeys()
 	for range maxLoginSteps {
 		in, err := l.exchange(ctx, pdu.StageSecurity, l.mayTransit(), text)
@@ -188,6 +212,9 @@ func (l *login) securityAnswer(in pdu.Text) ([]byte, error) {
 		return text, nil
 	case l.auth.Done():
 		return text, nil
+	}
+	if _, asked := in.Get(chap.KeyChallenge); asked {
+		l.challenged = true
 	}
 	if text, err = l.auth.Step(text, in); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAuth, err)
@@ -323,6 +350,8 @@ func (l *login) hungUp(stage pdu.Stage, err error) error {
 		return fmt.Errorf("%w: it may not have this target: %w", ErrHungUp, err)
 	case l.auth != nil && l.auth.CanTransit():
 		return fmt.Errorf("%w: the target hung up on our name and secret: %w", ErrAuth, err)
+	case l.auth != nil && l.auth.Mutual():
+		return fmt.Errorf("%w: the target hung up when it was to do CHAP: %w", ErrAuth, err)
 	}
 	return err
 }

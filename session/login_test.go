@@ -97,7 +97,33 @@ func TestCHAPLogins(t *testing.T) {
 		{"the target wants it and we have none", func(_ *loginTarget, p *Params) { p.CHAP = chap.Config{} }, ErrAuth, "CHAP"},
 		{"mutual, and the target wants none", func(l *loginTarget, p *Params) {
 			l.chapA, p.CHAP = 0, credentials(ownSecret, targetSecret)
-		}, ErrAuth, ""},
+		}, ErrUnproven, "mutual CHAP"},
+		{"mutual, and the target calls it our error", func(l *loginTarget, p *Params) {
+			p.CHAP = credentials(ownSecret, targetSecret)
+			l.tamper = func(_ int, f *pdu.LoginResponseFields, _ []byte) []byte { f.Status = pdu.LoginInitiatorError; return nil }
+		}, ErrUnproven, "02/00"},
+		{"mutual, and the target refuses before it asks", func(l *loginTarget, p *Params) {
+			p.CHAP = credentials(ownSecret, targetSecret)
+			l.tamper = func(step int, f *pdu.LoginResponseFields, text []byte) []byte {
+				if step == 2 {
+					f.Status = pdu.LoginAuthenticationFailure
+					return nil
+				}
+				return text
+			}
+		}, ErrUnproven, "02/01"},
+		{"mutual, and the target hangs up instead of asking", func(l *loginTarget, p *Params) {
+			p.CHAP = credentials(ownSecret, targetSecret)
+			l.tamper = func(step int, _ *pdu.LoginResponseFields, text []byte) []byte {
+				if step == 1 {
+					l.dm.onSend = func(*message) { l.dm.pollErr = errCable }
+				}
+				return text
+			}
+		}, ErrUnproven, "hung up"},
+		{"mutual, and our secret is wrong", func(_ *loginTarget, p *Params) {
+			p.CHAP = credentials("another secret", targetSecret)
+		}, ErrAuth, "authentication failure"},
 		{"mutual, and the target has another secret", func(l *loginTarget, p *Params) {
 			p.CHAP = credentials(ownSecret, targetSecret)
 			l.own = chap.Credentials{Name: "box", Secret: chap.NewSecret([]byte("not the right one"))}
@@ -139,6 +165,9 @@ func TestCHAPLogins(t *testing.T) {
 						t.Errorf("algorithm %v", n.Negotiated().Algorithm)
 					}
 					return
+				}
+				if errors.Is(err, ErrUnproven) && !errors.Is(c.want, ErrUnproven) {
+					t.Errorf("the target began with CHAP: %v", err)
 				}
 				if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.words) {
 					t.Fatalf("error %v, want %v", err, c.want)

@@ -76,7 +76,7 @@ ok "wrong, missing and careless secrets are refused"
 # A target that wants no proof of us still has to give its own if it is asked to.
 open=iqn.2026-01.lab.iserblk:open
 lab_lio_target $open portal=$PORTAL lun=ram0
-refuse '1|24' . bin/iserblk attach "iser://$PORTAL/$open/0" "${given[@]}"
+refuse 24 'prove itself by mutual CHAP' bin/iserblk attach "iser://$PORTAL/$open/0" "${given[@]}"
 ok "a target that skips CHAP is not taken for one that proved itself"
 
 oneway=iqn.2026-01.lab.iserblk:oneway

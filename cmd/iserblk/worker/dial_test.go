@@ -107,3 +107,28 @@ func TestAPortThatWasUpAtTheLastDialIsNoReasonForAnother(t *testing.T) {
 		}
 	})
 }
+
+var mutual = Credentials{User: "joe", Secret: "secret of joe's", TargetUser: "box", TargetSecret: "secret of the box's"}
+
+func TestATargetThatWillNotProveItselfIsOneClearErrorHoweverItSaysSo(t *testing.T) {
+	hangUp := func(target *isertarget.Target) isertarget.Hooks {
+		return isertarget.Hooks{Message: func(m isertarget.Message) [][]byte {
+			for _, c := range target.Conns() {
+				c.Close()
+			}
+			target.SetHooks(isertarget.Hooks{})
+			return nil
+		}}
+	}
+	for name, hooks := range map[string]func(*isertarget.Target) isertarget.Hooks{
+		"by a status":   func(*isertarget.Target) isertarget.Hooks { return isertarget.Hooks{} },
+		"by hanging up": hangUp,
+	} {
+		d, target := newTestDialer(t, isertarget.Options{}, func(s *Spec) { s.CHAP = mutual })
+		target.SetHooks(hooks(target))
+		err := d.visit(t.Context(), visitNothing)
+		if !errors.Is(err, session.ErrUnproven) || ExitCode(err) != ExitAuth {
+			t.Errorf("%s: %v, exit code %d", name, err, ExitCode(err))
+		}
+	}
+}

@@ -185,7 +185,7 @@ func Discover(ctx context.Context, spec Spec, log *slog.Logger) ([]Portal, error
 	defer done()
 	var failed portalErrors
 	for _, portal := range spec.Portals {
-		found, err := d.targets(ctx, portal)
+		found, err := d.targets(ctx, portal, d.params(pdu.ISID(spec.FreshISID())))
 		if err == nil {
 			return portalsOf(found, portal.String()), nil
 		}
@@ -195,13 +195,13 @@ func Discover(ctx context.Context, spec Spec, log *slog.Logger) ([]Portal, error
 }
 
 // targets asks one portal for all it has.
-func (d *dialer) targets(ctx context.Context, portal netip.AddrPort) (found []session.Portal, err error) {
+func (d *dialer) targets(ctx context.Context, portal netip.AddrPort, p session.Params) (found []session.Portal, err error) {
 	for range 1 + garbledLogins {
 		c, cerr := d.connect(ctx, portal, true)
 		if cerr != nil {
 			return nil, cerr
 		}
-		found, err = session.Discover(ctx, c, d.params(pdu.ISID(d.spec.FreshISID())))
+		found, err = session.Discover(ctx, c, p)
 		c.Close()
 		if err == nil {
 			return found, nil
