@@ -32,7 +32,8 @@ type Options struct {
 type Control struct {
 	dial  func() (*genetlink.Conn, error)
 	sysfs string
-	dev   string
+	// number is the device number, as sysfs writes it, of the block device that a path leads to.
+	number func(path string) (string, error)
 }
 
 // Open gets at the driver, loading its module if need be. Its error matches ErrUnsupported and says what is missing.
@@ -40,7 +41,7 @@ func Open(ctx context.Context, opt Options) (*Control, error) {
 	if !capable() {
 		return nil, unsupported("open", unix.EPERM, "attaching by NBD needs CAP_SYS_ADMIN")
 	}
-	c := &Control{sysfs: "/sys", dev: "/dev"}
+	c := &Control{sysfs: "/sys", number: deviceNumber}
 	err := c.find()
 	if errors.Is(err, fs.ErrNotExist) && !opt.NoModprobe {
 		if err := loadModule(ctx); err != nil {

@@ -97,7 +97,7 @@ func (c *Control) Create(ctx context.Context, cfg Config) (*Device, error) {
 		d.dropAll()
 		return nil, &Error{Op: "connect", Err: err, Hint: connectHint(err)}
 	}
-	d.path = c.path(d.index)
+	d.path = path(d.index)
 	c.tune(d.index, &cfg)
 	d.keepAll()
 	if err := c.nodeReady(ctx, d.index); err != nil {

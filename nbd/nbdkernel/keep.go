@@ -28,10 +28,10 @@ var errRefused = errors.New("the kernel takes no new socket: the old ones are al
 // whatever was not answered: what was in flight after its timeout, see Config.RequestTimeout.
 func (c *Control) Adopt(ctx context.Context, index int, cfg Config) (*Device, error) {
 	if err := cfg.check(); err != nil {
-		return nil, &Error{Op: "adopt", Dev: c.path(index), Err: err}
+		return nil, &Error{Op: "adopt", Dev: path(index), Err: err}
 	}
 	d := c.device(&cfg)
-	d.index, d.path = index, c.path(index)
+	d.index, d.path = index, path(index)
 	s, err := c.Lookup(index)
 	if err == nil && s.Cookie != cfg.Cookie {
 		err = ErrGone

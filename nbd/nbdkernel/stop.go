@@ -155,7 +155,7 @@ func (c *Control) Release(ctx context.Context, index int, cookie string) error {
 	// A request that waits for a server holds the disconnection up until DEAD_CONN_TIMEOUT is over, unless there is one.
 	ours, theirs, err := pair()
 	if err != nil {
-		return &Error{Op: "release", Dev: c.path(index), Err: err}
+		return &Error{Op: "release", Dev: path(index), Err: err}
 	}
 	_ = unix.SetNonblock(ours, true)
 	drain := os.NewFile(uintptr(ours), "nbd")
@@ -167,7 +167,7 @@ func (c *Control) Release(ctx context.Context, index int, cookie string) error {
 		err = c.disconnect(ctx, index)
 	}
 	if err != nil && c.own(index, cookie) == nil {
-		return &Error{Op: "release", Dev: c.path(index), Err: err}
+		return &Error{Op: "release", Dev: path(index), Err: err}
 	}
 	c.untune(index)
 	c.awaitGone(ctx, index, cookie)

@@ -103,21 +103,27 @@ func (c *Control) write(index int, name, value string) {
 
 // nodeReady waits until the device's node leads to it.
 func (c *Control) nodeReady(ctx context.Context, index int) error {
-	path := c.path(index)
 	return retry(ctx, nodePatience, func() error {
-		var st unix.Stat_t
-		if err := unix.Stat(path, &st); err != nil {
-			return fmt.Errorf("stat %s: %w", path, err)
+		number, err := c.number(path(index))
+		if err == nil && number != c.read(index, "dev") {
+			err = fmt.Errorf("%s is not block device %s", path(index), c.read(index, "dev"))
 		}
-		number := fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
-		if st.Mode&unix.S_IFMT != unix.S_IFBLK || number != c.read(index, "dev") {
-			return fmt.Errorf("%s is not block device %s", path, c.read(index, "dev"))
-		}
-		return nil
+		return err
 	})
 }
 
-func (c *Control) path(index int) string { return filepath.Join(c.dev, fmt.Sprintf("nbd%d", index)) }
+func deviceNumber(path string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return "", fmt.Errorf("stat %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return "", fmt.Errorf("%s is no block device", path)
+	}
+	return fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)), nil
+}
+
+func path(index int) string { return fmt.Sprintf("/dev/nbd%d", index) }
 
 // Index is the N of "/dev/nbdN".
 func Index(path string) (int, error) {
