@@ -51,6 +51,7 @@ type fakeDM struct {
 	commandSlots int // free; negative: any number
 	controlSlots int
 
+	closeErr                              error
 	fullFeature, aborted, drained, closed bool
 	polling                               bool
 }
@@ -133,7 +134,7 @@ func (d *fakeDM) Arm() error               { return d.armErr }
 func (d *fakeDM) MaxCommands() int         { return d.max }
 func (d *fakeDM) EnableFullFeature() error { d.fullFeature = true; return nil }
 func (d *fakeDM) Drained() bool            { return d.aborted && d.drained }
-func (d *fakeDM) Close() error             { d.closed = true; return nil }
+func (d *fakeDM) Close() error             { d.closed = true; return d.closeErr }
 
 func (d *fakeDM) Abort() {
 	if d.polling {

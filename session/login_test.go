@@ -100,7 +100,10 @@ func TestCHAPLogins(t *testing.T) {
 		}, ErrUnproven, "mutual CHAP"},
 		{"mutual, and the target calls it our error", func(l *loginTarget, p *Params) {
 			p.CHAP = credentials(ownSecret, targetSecret)
-			l.tamper = func(_ int, f *pdu.LoginResponseFields, _ []byte) []byte { f.Status = pdu.LoginInitiatorError; return nil }
+			l.tamper = func(_ int, f *pdu.LoginResponseFields, _ []byte) []byte {
+				f.Status = pdu.LoginInitiatorError
+				return nil
+			}
 		}, ErrUnproven, "02/00"},
 		{"mutual, and the target refuses before it asks", func(l *loginTarget, p *Params) {
 			p.CHAP = credentials(ownSecret, targetSecret)

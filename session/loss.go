@@ -114,12 +114,14 @@ func (n *Nexus) end() {
 }
 
 // Abandon cuts the connection, closes it and gives everything back, without OnLost. It may block for a bounded time.
-// It is for a nexus that its lane has not got yet.
-func (n *Nexus) Abandon() {
+// It is for a nexus that its lane has not got yet. With an error the device may still touch the buffers of commands that
+// were on their way.
+func (n *Nexus) Abandon() error {
 	n.OnLost = nil
 	n.ConnectionLost(ErrClosed)
-	_ = n.Close() // there is nobody left to tell, and nothing to do about it
+	err := n.Close()
 	n.Closed()
+	return err
 }
 
 // Logout ends the session in good order (RFC 7143 11.14): commands with the target may end first, those that wait

@@ -304,11 +304,23 @@ func TestClosedWithoutALossEndsEverything(t *testing.T) {
 	}
 }
 
+func TestAbandonTellsThatTheConnectionDidNotClose(t *testing.T) {
+	r := newRig(t, nil)
+	j := newJob(NoData, 0)
+	r.start(j)
+	r.dm.closeErr = errCable
+	if err := r.n.Abandon(); err != errCable || j.ends != 1 {
+		t.Errorf("%v, ended %d times", err, j.ends)
+	}
+}
+
 func TestAbandonLeavesNothingBehind(t *testing.T) {
 	r := newRig(t, nil)
 	j := newJob(NoData, 0)
 	r.start(j)
-	r.n.Abandon()
+	if err := r.n.Abandon(); err != nil {
+		t.Error(err)
+	}
 	if j.ends != 1 || j.Err != ErrNexusLost || len(r.lost) > 0 || !r.dm.aborted || !r.dm.closed {
 		t.Errorf("ended %d times: %v, lost %v", j.ends, j.Err, r.lost)
 	}

@@ -237,13 +237,12 @@ func (p *Path) attempt() (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := WhileAlive(ctx, link.Lost, func(ctx context.Context) error { return p.readmit(ctx, link) }); err != nil {
-		link.Nexus.Abandon()
-		return nil, err
+	err = WhileAlive(ctx, link.Lost, func(ctx context.Context) error { return p.readmit(ctx, link) })
+	if err == nil {
+		err = p.install(link)
 	}
-	if err := p.install(link); err != nil {
-		link.Nexus.Abandon()
-		return nil, err
+	if err != nil {
+		return nil, errors.Join(err, link.Nexus.Abandon())
 	}
 	return link, nil
 }

@@ -30,26 +30,38 @@ func (d *dialer) visit(ctx context.Context, f func(context.Context, *session.Nex
 	if err != nil {
 		return err
 	}
-	defer d.arena.Release(region)
 	for range logins {
-		if err = d.visitOnce(ctx, scratch, f); !errors.Is(err, session.ErrNexusLost) {
-			return err
+		var free bool
+		if free, err = d.visitOnce(ctx, scratch, f); !free {
+			return err // the region is never used again
+		}
+		if !errors.Is(err, session.ErrNexusLost) {
+			break
 		}
 	}
+	d.arena.Release(region)
 	return err
 }
 
-func (d *dialer) visitOnce(ctx context.Context, scratch session.Buffer, f func(context.Context, *session.Nexus, session.Buffer) error) error {
+// visitOnce also tells whether scratch is free again.
+func (d *dialer) visitOnce(ctx context.Context, scratch session.Buffer, f func(context.Context, *session.Nexus, session.Buffer) error) (free bool, err error) {
 	n, err := d.loginTwice(ctx)
 	if err != nil {
-		return err
+		return true, err
 	}
-	defer n.Abandon()
-	if err := f(ctx, n, scratch); err != nil {
-		return err
+	if err = f(ctx, n, scratch); err == nil {
+		_ = session.Logout(ctx, n) // a target that will not say goodbye loses the connection all the same
 	}
-	_ = session.Logout(ctx, n) // a target that will not say goodbye loses the connection all the same
-	return nil
+	return d.abandon(n), err
+}
+
+// abandon closes a nexus that nobody else has, and tells whether nothing can touch the memory of its commands any more.
+func (d *dialer) abandon(n *session.Nexus) bool {
+	if err := n.Abandon(); err != nil {
+		d.log.Error("memory is stuck in the RDMA device until this process ends", "err", err)
+		return false
+	}
+	return true
 }
 
 // loginTwice logs in with an ISID of its own. A login that the target does not answer in time is repeated once: LIO lets
