@@ -78,7 +78,7 @@ func (p *program) app() *cli.App {
 		OnUsageError:   usageError,
 		Flags:          globalFlags(),
 		Commands: []*cli.Command{
-			p.discoverCommand(), p.lunsCommand(), p.attachCommand(), p.detachCommand(), p.listCommand(),
+			p.discoverCommand(), p.lunsCommand(), p.attachCommand(), p.detachCommand(), p.recoverCommand(), p.listCommand(),
 			p.statusCommand(), p.pathsCommand(), p.doctorCommand(), p.versionCommand(), p.completionCommand(),
 			p.manCommand(), p.workerCommand(),
 		},

@@ -23,11 +23,25 @@ const (
 	flagNopInterval    = "nop-interval"
 	flagNopTimeout     = "nop-timeout"
 	flagSpin           = "spin"
+	flagNoModprobe     = "no-modprobe"
+	flagDeadTimeout    = "dead-timeout"
+	flagListen         = "listen"
+	flagTLSCert        = "tls-cert"
+	flagTLSKey         = "tls-key"
+	flagTLSClientCA    = "tls-client-ca"
+	flagNoTLS          = "no-tls"
 )
 
 func (p *program) attachCommand() *cli.Command {
 	flags := []cli.Flag{
-		&cli.StringFlag{Name: flagFrontend, Value: "auto", Usage: "make the device by `WAY`: auto, ublk, nbd or export"},
+		&cli.StringFlag{Name: flagFrontend, Value: worker.FrontAuto, Usage: "make the device by `WAY`: ublk or nbd (block devices), export (an NBD server), auto (ublk, else nbd)"},
+		&cli.BoolFlag{Name: flagNoModprobe, Usage: "load no kernel module"},
+		&cli.DurationFlag{Name: flagDeadTimeout, Value: time.Minute, Usage: "nbd: when the worker dies, let I/O wait for the next one for `TIME`; -1s for ever"},
+		&cli.StringFlag{Name: flagListen, Usage: "export: serve at `ADDRESS`, unix:PATH or tcp:HOST:PORT, instead of at a socket in the run directory"},
+		&cli.StringFlag{Name: flagTLSCert, Usage: "export: the server's certificate and what vouches for it, in `FILE` (PEM)"},
+		&cli.StringFlag{Name: flagTLSKey, Usage: "export: the certificate's key in `FILE` (PEM)"},
+		&cli.StringFlag{Name: flagTLSClientCA, Usage: "export: let in only clients with a certificate by an authority in `FILE` (PEM)"},
+		&cli.BoolFlag{Name: flagNoTLS, Usage: "export: serve TCP to everybody, in the clear"},
 		&cli.IntFlag{Name: flagQueues, Usage: "use `N` queues, each with a session and a thread"},
 		&cli.IntFlag{Name: flagDepth, Usage: "allow `N` requests in flight on each queue"},
 		&cli.BoolFlag{Name: flagReadOnly, Usage: "refuse writes"},
@@ -75,8 +89,11 @@ func (p *program) attach(c *cli.Context) error {
 }
 
 func checkAttachFlags(c *cli.Context) error {
-	if !slices.Contains([]string{"auto", "ublk", "nbd", "export"}, c.String(flagFrontend)) {
+	if !slices.Contains(worker.Frontends, c.String(flagFrontend)) {
 		return badInput("--%s %s: want auto, ublk, nbd or export", flagFrontend, c.String(flagFrontend))
+	}
+	if err := checkExportFlags(c); err != nil {
+		return err
 	}
 	if q := c.Int(flagQueues); c.IsSet(flagQueues) && (q < 1 || q > maxQueues) {
 		return badInput("--%s %d: want 1 to %d", flagQueues, q, maxQueues)
@@ -131,20 +148,33 @@ func (p *program) attachHere(c *cli.Context, u targetURL, d state.Dirs, luns []u
 }
 
 func (p *program) attachSpec(ctx context.Context, c *cli.Context, u targetURL, d state.Dirs) (worker.Spec, worker.AttachOptions, error) {
-	opts := worker.AttachOptions{Frontend: c.String(flagFrontend), ReadOnly: c.Bool(flagReadOnly)}
+	opts := worker.AttachOptions{
+		Frontend: c.String(flagFrontend), ReadOnly: c.Bool(flagReadOnly), NoModprobe: c.Bool(flagNoModprobe),
+		DeadTimeout: deadTimeout(c),
+	}
+	var err error
+	if opts.Export, err = exportOptions(c); err != nil {
+		return worker.Spec{}, opts, err
+	}
 	s, err := p.spec(ctx, c, u, d)
-	s.Frontend, s.Queues, s.Depth = opts.Frontend, c.Int(flagQueues), c.Int(flagDepth)
+	s.Queues, s.Depth = c.Int(flagQueues), c.Int(flagDepth)
 	s.Spin = c.Duration(flagSpin)
 	s.Timeouts.NoPath, s.Timeouts.Command = c.Duration(flagNoPathTimeout), c.Duration(flagCommandTimeout)
 	s.Timeouts.NopIdle, s.Timeouts.NopWait = c.Duration(flagNopInterval), c.Duration(flagNopTimeout)
 	return s, opts, err
 }
 
+// ofTheDevice are the options that hold for one attach, whoever serves the target.
+var ofTheDevice = []string{
+	flagFrontend, flagReadOnly, flagTimeout, flagVerbose, flagNoModprobe, flagDeadTimeout, flagListen, flagTLSCert,
+	flagTLSKey, flagTLSClientCA, flagNoTLS,
+}
+
 // noteJoining names the options that come too late.
 func (p *program) noteJoining(c *cli.Context) {
 	var late []string
 	for _, n := range c.LocalFlagNames() {
-		if !slices.Contains([]string{flagFrontend, flagReadOnly, flagTimeout, flagVerbose}, n) {
+		if !slices.Contains(ofTheDevice, n) {
 			late = append(late, "--"+n)
 		}
 	}

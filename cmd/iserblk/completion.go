@@ -73,7 +73,8 @@ func (p *program) complete(words []string) {
 // flagValues are the words that a flag takes.
 var flagValues = map[string][]string{
 	flagOutput: {"json", "table"}, "o": {"json", "table"},
-	flagFrontend:       {"auto", "ublk", "nbd", "export"},
+	flagFrontend:       worker.Frontends,
+	flagListen:         {"unix:", "tcp:"},
 	flagChapAlgorithms: {"sha3-256", "sha256", "sha1", "md5"},
 }
 
@@ -103,7 +104,7 @@ func candidates(app *cli.App, before []string, last string) []string {
 // argumentsOf are the arguments that a command can have now.
 func argumentsOf(command string) []string {
 	switch command {
-	case "detach", "status", "paths":
+	case "detach", "status", "paths", "recover":
 		return attachedNames()
 	case "completion":
 		return []string{"bash", "fish", "zsh"}

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 
 func fakeBackend() worker.Backend {
 	return worker.Backend{
-		NewEngine: func(_ context.Context, s worker.Spec, _ *slog.Logger) (worker.Engine, error) {
+		NewEngine: func(_ context.Context, s worker.Spec, _ worker.AttachOptions, _ *slog.Logger) (worker.Engine, error) {
 			if s.CHAP.User != "" && s.CHAP.Secret != "sesame" {
 				return nil, fmt.Errorf("portal %s: %w; check the secret", s.Portals[0], session.ErrAuth)
 			}
@@ -71,6 +71,13 @@ func (e *fakeEngine) Attach(_ context.Context, luns []uint64, _ worker.AttachOpt
 	}
 	e.devs = append(e.devs, d)
 	return []worker.Device{d}, nil
+}
+
+func (e *fakeEngine) Adopt(_ context.Context, d worker.Device) (worker.Device, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.devs = append(e.devs, d)
+	return d, nil
 }
 
 func (e *fakeEngine) Detach(_ context.Context, name string, force bool) error {

@@ -129,7 +129,9 @@ func printDevice(t io.Writer, d worker.Device) {
 	field(t, 2, "unit", joinWords(d.Vendor, d.Model, d.Serial))
 	field(t, 2, "wwn", d.WWN)
 	front := d.Frontend
-	if d.Queues > 0 {
+	if d.Frontend == worker.FrontExport {
+		front += fmt.Sprintf(", %d clients", d.Clients)
+	} else if d.Queues > 0 {
 		front += fmt.Sprintf(", %d queues of depth %d", d.Queues, d.Depth)
 	}
 	if d.ZeroCopy {

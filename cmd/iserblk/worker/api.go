@@ -3,17 +3,22 @@ package worker
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"iserblk/verbs"
 )
 
 // Engine serves one target: its sessions, logical units and devices. All methods may be called from any goroutine;
-// the server calls Attach, Detach and Close one at a time, and Status and Empty beside them.
+// the server calls Attach, Adopt, Detach and Close one at a time, and Status and Empty beside them.
 type Engine interface {
 	// Attach makes devices of the target's LUNs and returns them in LUN order once they are usable. luns nil means
 	// every LUN that is not attached yet. For an explicit list it is all or nothing. Errors: ErrAttached,
 	// ErrNotFound, ErrMismatch, and whatever the layers below fail with.
 	Attach(ctx context.Context, luns []uint64, opts AttachOptions) ([]Device, error)
+	// Adopt takes a device over that a dead worker of this target has left and that Backend.Parked knows, with all
+	// that waits for it. The sessions of that worker have ended by the engine's own logins. When it fails, the device
+	// is still as it was. Errors: ErrMismatch when the LUN is not what it was, and those of Attach.
+	Adopt(ctx context.Context, d Device) (Device, error)
 	// Detach removes one device, named by its path ("/dev/ublkb0") or its LUN in decimal. Without force it fails with
 	// ErrBusy while anyone has the device open, and waits for its requests until ctx ends. With force it fails
 	// what is left and always removes the device.
@@ -29,8 +34,13 @@ type Engine interface {
 
 // AttachOptions are the choices of one attach.
 type AttachOptions struct {
-	Frontend string `json:"frontend,omitempty"` // "auto", "ublk", "nbd", "export"; "" means Spec.Frontend
-	ReadOnly bool   `json:"readOnly,omitempty"` // the device refuses writes
+	Frontend   string `json:"frontend,omitempty"`   // one of Frontends; "" is FrontAuto
+	ReadOnly   bool   `json:"readOnly,omitempty"`   // the device refuses writes
+	NoModprobe bool   `json:"noModprobe,omitempty"` // no module is loaded
+	// DeadTimeout is how long the kernel holds the requests of a /dev/nbdN whose worker has died; 0 lets the front end
+	// choose, negative is for ever.
+	DeadTimeout time.Duration `json:"deadTimeout,omitempty"`
+	Export      ExportOptions `json:"export,omitzero"`
 }
 
 // Portal is one line of a discovery: a target and one of its portals.
@@ -57,9 +67,9 @@ type LUN struct {
 
 // Backend is everything the command line stands on. The functions are filled in where the layers are wired together.
 type Backend struct {
-	// NewEngine logs in to the target on every portal it can reach and fails only if that is none. It honours ctx
-	// while it works; the engine outlives ctx.
-	NewEngine func(ctx context.Context, spec Spec, log *slog.Logger) (Engine, error)
+	// NewEngine logs in to the target on every portal it can reach and fails only if that is none. first is what the
+	// first attach asks for. It honours ctx while it works; the engine outlives ctx.
+	NewEngine func(ctx context.Context, spec Spec, first AttachOptions, log *slog.Logger) (Engine, error)
 	// Discover asks every portal of spec in turn for its targets (SendTargets) and returns the first answer. Spec's
 	// Target is not used.
 	Discover func(ctx context.Context, spec Spec, log *slog.Logger) ([]Portal, error)
@@ -67,6 +77,11 @@ type Backend struct {
 	LUNs func(ctx context.Context, spec Spec, log *slog.Logger) ([]LUN, error)
 	// RemoveDevice takes away what a worker that died left of a device. No device at all is not an error.
 	RemoveDevice func(ctx context.Context, d Device) error
+	// Parked says whether a device of a worker that died can be adopted by the next one. nil: there are none such.
+	Parked func(d Device) bool
+	// Orphans are what workers of a target that died in the middle of an attach have left and nobody knows of. nil:
+	// nothing.
+	Orphans func(run, target string) []Device
 	// Devices lists the RDMA devices that the provider of this name sees; "" is the default one.
 	Devices func(ctx context.Context, provider string) ([]verbs.DeviceInfo, error)
 }

@@ -10,34 +10,39 @@ import (
 
 	"iserblk/session"
 	"iserblk/session/multipath"
-	"iserblk/ublk"
 	"iserblk/verbs"
 )
 
 // device is one attached unit.
 type device struct {
 	lun     uint64
+	opts    AttachOptions
 	unit    *multipath.Unit
-	ublk    *ublk.Device
+	front   front
 	queues  []*multipath.Queue
 	regions []verbs.RegionID
+	grown   chan struct{} // has room for one: the unit has another size than the device
 }
 
 // Attach makes devices of LUNs: all or nothing for an explicit list.
 func (e *engine) Attach(ctx context.Context, luns []uint64, o AttachOptions) ([]Device, error) {
-	if err := checkFrontend(o.Frontend); err != nil {
-		return nil, err
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	fe, err := e.fronts.pick(ctx, o)
+	if err != nil {
+		return nil, err
+	}
 	found, err := e.find(ctx, luns)
 	if err != nil {
 		return nil, err
 	}
+	if o.Export.Listen != "" && len(found) > 1 {
+		return nil, fmt.Errorf("%w: --listen is for one LUN, %s has %d", ErrInput, e.spec.Target, len(found))
+	}
 	var made []*device
 	for _, lu := range found {
 		e.log.Info("attaching", "lun", lu.LUN.String())
-		d, err := e.add(ctx, lu, o)
+		d, err := e.add(ctx, lu, making{frontend: fe, opts: o})
 		if err != nil {
 			for _, d := range made {
 				_ = e.remove(context.WithoutCancel(ctx), d, true)
@@ -51,6 +56,47 @@ func (e *engine) Attach(ctx context.Context, luns []uint64, o AttachOptions) ([]
 		out[i] = e.describe(d)
 	}
 	return out, nil
+}
+
+// Adopt takes a dead worker's device over.
+func (e *engine) Adopt(ctx context.Context, old Device) (Device, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	o := AttachOptions{Frontend: old.Frontend, ReadOnly: old.ReadOnly, DeadTimeout: old.DeadTimeout, NoModprobe: true}
+	fe, err := e.fronts.pick(ctx, o)
+	if err != nil {
+		return Device{}, err
+	}
+	e.log.Info("taking over", "device", old.Path, "lun", old.LUN)
+	found, err := e.find(ctx, []uint64{old.LUN})
+	if err != nil {
+		return Device{}, err
+	}
+	if err := sameAsBefore(found[0], old); err != nil {
+		return Device{}, err
+	}
+	d, err := e.add(ctx, found[0], making{frontend: fe, opts: o, adopt: &old})
+	if err != nil {
+		return Device{}, err
+	}
+	return e.describe(d), nil
+}
+
+// sameAsBefore proves that what answers now is what the device was made of. It may have grown.
+func sameAsBefore(lu session.LogicalUnit, old Device) error {
+	size := lu.Blocks * uint64(lu.BlockSize)
+	switch {
+	case lu.WWN != old.WWN, lu.Serial != old.Serial:
+		return fmt.Errorf("%s: LUN %d is now %q %q, was %q %q: %w", old.Path, old.LUN, lu.WWN, lu.Serial, old.WWN, old.Serial, ErrMismatch)
+	case lu.BlockSize != old.BlockSize, size < old.Size:
+		return fmt.Errorf("%s: LUN %d has now %d bytes in blocks of %d, had %d of %d: %w", old.Path, old.LUN, size, lu.BlockSize,
+			old.Size, old.BlockSize, ErrMismatch)
+	case lu.ReadOnly && !old.ReadOnly:
+		return fmt.Errorf("%s: LUN %d is now write protected: %w", old.Path, old.LUN, ErrMismatch)
+	case lu.WriteCache && !old.WriteCache:
+		return fmt.Errorf("%s: LUN %d has now a volatile write cache, which nobody would flush: %w", old.Path, old.LUN, ErrMismatch)
+	}
+	return nil
 }
 
 // find looks the LUNs up at the target, over a session of its own beside the lanes'.
@@ -91,27 +137,35 @@ func (e *engine) attached(lun uint64) bool {
 	return ok
 }
 
+// making is how a device comes to be.
+type making struct {
+	frontend frontend
+	opts     AttachOptions
+	adopt    *Device
+}
+
 // add makes the device of one unit.
-func (e *engine) add(ctx context.Context, lu session.LogicalUnit, o AttachOptions) (_ *device, err error) {
-	if o.ReadOnly {
+func (e *engine) add(ctx context.Context, lu session.LogicalUnit, m making) (_ *device, err error) {
+	if m.opts.ReadOnly {
 		lu.ReadOnly = true
 	}
 	number, _ := lu.LUN.Int()
-	d := &device{lun: uint64(number), unit: multipath.NewUnit(lu, maxTransfer, uint16(e.spec.Depth))}
+	d := &device{lun: uint64(number), opts: m.opts, grown: make(chan struct{}, 1), unit: multipath.NewUnit(lu, maxTransfer, uint16(e.spec.Depth))}
 	defer func() {
 		if err != nil {
 			d.unit.Fail()
 			e.drop(context.WithoutCancel(ctx), d)
 		}
 	}()
-	queues, err := e.memory(d)
+	d.unit.OnResize(func(uint64) { d.grow() })
+	queues, err := e.memory(d, m.frontend)
 	if err != nil {
 		return nil, err
 	}
 	if err := e.admit(ctx, d, queues); err != nil {
 		return nil, err
 	}
-	if err := e.create(ctx, d, queues); err != nil {
+	if err := e.create(ctx, d, m, queues); err != nil {
 		return nil, err
 	}
 	e.view.Lock()
@@ -122,45 +176,83 @@ func (e *engine) add(ctx context.Context, lu session.LogicalUnit, o AttachOption
 }
 
 // admit makes every lane's session know d's unit, and each of them check it.
-func (e *engine) admit(ctx context.Context, d *device, queues []ublk.QueueConfig) error {
+func (e *engine) admit(ctx context.Context, d *device, queues []queuePlan) error {
 	for i, s := range e.lanes {
 		if err := s.path.AddUnit(ctx, d.unit, d.queues[i]); err != nil {
 			return err
 		}
-		first := queues[i].Buffers[0]
-		if err := s.path.Admit(ctx, d.unit, session.Buffer{Mem: first.Mem, Region: first.Region}); err != nil {
+		first := queues[i].buffers[0]
+		if err := s.path.Admit(ctx, d.unit, session.Buffer{Mem: first.mem, Region: first.region}); err != nil {
 			return fmt.Errorf("LUN %d by queue %d: %w", d.lun, i, err)
 		}
 	}
 	return nil
 }
 
-// create makes the kernel's device. When ctx ends first the unit fails, so that what the kernel has asked of it
-// already does not hold up the end.
-func (e *engine) create(ctx context.Context, d *device, queues []ublk.QueueConfig) (err error) {
+// create has the front end make the device. When ctx ends first the unit fails, so that what the kernel has asked of it
+// already does not hold up the end; a device that was taken over is never failed so, since requests of another life
+// wait for it.
+func (e *engine) create(ctx context.Context, d *device, m making, queues []queuePlan) (err error) {
+	p := plan{
+		target: e.spec.Target, lun: d.lun, limits: d.unit.Limits(), queues: queues, opts: m.opts, adopt: m.adopt,
+	}
+	if m.adopt != nil {
+		d.front, err = m.frontend.create(context.WithoutCancel(ctx), p)
+		return err
+	}
 	calledOff := context.AfterFunc(ctx, d.unit.Fail)
-	if d.ublk, err = e.control.Create(ctx, ublk.Config{Limits: d.unit.Limits(), Queues: queues}); err != nil {
+	if d.front, err = m.frontend.create(ctx, p); err != nil {
 		return err
 	}
 	if !calledOff() {
-		return errors.Join(ctx.Err(), d.ublk.Stop(context.WithoutCancel(ctx)))
+		return errors.Join(ctx.Err(), d.front.stop(context.WithoutCancel(ctx)))
 	}
 	return nil
 }
 
-// watch tells when the kernel refuses to go on with d, which nobody else would notice: its requests just stay away.
-func (e *engine) watch(d *device) {
-	<-d.ublk.Lost()
-	if err := d.ublk.Err(); !errors.Is(err, ublk.ErrStopped) {
-		e.log.Error("device is lost: detach it with --force and attach it again", "device", d.ublk.Path(), "err", err)
+// grow has watch look at the unit's size. It never blocks.
+func (d *device) grow() {
+	select {
+	case d.grown <- struct{}{}:
+	default:
 	}
 }
 
+// watch passes on that d's unit has grown, and tells when the kernel refuses to go on with d, which nobody else would
+// notice: its requests just stay away.
+func (e *engine) watch(d *device) {
+	for alive := true; alive; {
+		select {
+		case <-d.front.lost():
+			alive = false
+		case <-d.grown:
+			e.resize(d, d.unit.Limits().Size)
+		}
+	}
+	if err := d.front.err(); err != nil {
+		e.log.Error("device is lost: detach it with --force and attach it again", "device", d.front.path(), "err", err)
+	}
+}
+
+// resizeTimeout bounds the news of a new size: the kernel waits for what is in flight.
+const resizeTimeout = 2 * time.Minute
+
+// resize makes d as large as its unit.
+func (e *engine) resize(d *device, size uint64) {
+	ctx, cancel := context.WithTimeout(context.Background(), resizeTimeout)
+	defer cancel()
+	if err := d.front.resize(ctx, size); err != nil {
+		e.log.Error("the unit has grown and the device cannot", "device", d.front.path(), "bytes", size, "err", err)
+		return
+	}
+	e.log.Info("the unit and the device have grown", "device", d.front.path(), "bytes", size)
+}
+
 // memory makes what d's requests move their data in, known to every connection.
-func (e *engine) memory(d *device) ([]ublk.QueueConfig, error) {
+func (e *engine) memory(d *device, fe frontend) ([]queuePlan, error) {
 	e.target.registering.Lock()
 	defer e.target.registering.Unlock()
-	queues, err := e.slices(d)
+	queues, err := e.slices(d, fe.buffers(d.unit.Limits().Depth, len(e.lanes)))
 	if err != nil {
 		return nil, err
 	}
@@ -176,10 +268,10 @@ func (e *engine) sync() error {
 	return errors.Join(errs...)
 }
 
-// slices carves a slice for each tag, with keys of its own, so that a wrong STag reaches no other request.
-func (e *engine) slices(d *device) ([]ublk.QueueConfig, error) {
+// slices carves n slices for each queue, with keys of their own, so that a wrong STag reaches no other request.
+func (e *engine) slices(d *device, n int) ([]queuePlan, error) {
 	limits := d.unit.Limits()
-	var out []ublk.QueueConfig
+	var out []queuePlan
 	for _, s := range e.lanes {
 		small, mem, err := e.carve(d, multipath.ParamSize*int(limits.Depth)+int(limits.BlockSize))
 		if err != nil {
@@ -192,15 +284,15 @@ func (e *engine) slices(d *device) ([]ublk.QueueConfig, error) {
 		})
 		clear(mem)
 		d.queues = append(d.queues, q)
-		uq := ublk.QueueConfig{Lane: s.lane, Unit: q}
-		for range limits.Depth {
+		plan := queuePlan{lane: s.lane, unit: q}
+		for range n {
 			id, mem, err := e.carve(d, int(limits.MaxTransfer))
 			if err != nil {
 				return nil, err
 			}
-			uq.Buffers = append(uq.Buffers, ublk.Buffer{Mem: mem, Region: uint32(id)})
+			plan.buffers = append(plan.buffers, multipathBuffer{mem, uint32(id)})
 		}
-		out = append(out, uq)
+		out = append(out, plan)
 	}
 	return out, nil
 }
@@ -219,7 +311,7 @@ func (e *engine) Detach(ctx context.Context, name string, force bool) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, d := range e.sorted() {
-		if d.ublk.Path() == name || strconv.FormatUint(d.lun, 10) == name {
+		if d.front.path() == name || strconv.FormatUint(d.lun, 10) == name {
 			return e.remove(ctx, d, force)
 		}
 	}
@@ -232,18 +324,15 @@ const forceGrace = 5 * time.Second
 // remove takes d away. With force nothing holds it up: what waits for a path fails at once, and a target that does
 // not answer loses its connection.
 func (e *engine) remove(ctx context.Context, d *device, force bool) error {
-	stop := d.ublk.TryStop
+	stop := d.front.tryStop
 	if force {
-		stop = d.ublk.Stop
+		stop = d.front.stop
 		d.unit.Fail()
-		d.ublk.Fail(syscall.EIO)
+		d.front.fail(syscall.EIO)
 		stuck := time.AfterFunc(forceGrace, e.cut)
 		defer stuck.Stop()
 	}
 	if err := stop(ctx); err != nil {
-		if errors.Is(err, ublk.ErrBusy) {
-			err = fmt.Errorf("%s: %w", d.ublk.Path(), ErrBusy)
-		}
 		return err
 	}
 	e.view.Lock()
@@ -263,7 +352,7 @@ func (e *engine) cut() {
 	}
 }
 
-// drop frees what d has besides its ublk device. None of its requests is in flight.
+// drop frees what d has besides its front end's device. None of its requests is in flight.
 func (e *engine) drop(ctx context.Context, d *device) {
 	for _, s := range e.lanes {
 		if err := s.path.RemoveUnit(ctx, d.unit); err != nil {

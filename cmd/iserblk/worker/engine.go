@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -11,7 +10,6 @@ import (
 
 	"iserblk/internal/lane"
 	"iserblk/session/multipath"
-	"iserblk/ublk"
 	"iserblk/verbs"
 )
 
@@ -31,7 +29,7 @@ type engine struct {
 	log      *slog.Logger
 	provider verbs.Provider
 	arena    *verbs.Arena
-	control  *ublk.Control
+	fronts   frontends
 	target   *dialer
 	lanes    []*serving
 	started  time.Time
@@ -48,13 +46,12 @@ type serving struct {
 	link *linkState
 }
 
-// NewEngine logs in to spec's target by the first portal that answers, once a queue.
-func NewEngine(ctx context.Context, spec Spec, log *slog.Logger) (Engine, error) {
-	if err := checkFrontend(spec.Frontend); err != nil {
-		return nil, err
-	}
+// NewEngine logs in to spec's target by the first portal that answers, once a queue. first is how the first devices are
+// to be made: that they cannot be is found out before anybody is asked.
+func NewEngine(ctx context.Context, spec Spec, first AttachOptions, log *slog.Logger) (Engine, error) {
 	e := &engine{spec: withDefaults(spec), log: log, devices: map[uint64]*device{}, started: time.Now()}
-	if err := e.open(ctx); err != nil {
+	e.fronts = newFrontends(e)
+	if err := e.open(ctx, first); err != nil {
 		e.teardown()
 		return nil, err
 	}
@@ -76,27 +73,20 @@ func withDefaults(s Spec) Spec {
 	return s
 }
 
-func checkFrontend(name string) error {
-	switch name {
-	case "", "auto", "ublk":
-		return nil
+func (e *engine) open(ctx context.Context, first AttachOptions) (err error) {
+	fe, err := e.fronts.pick(ctx, first)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("front end %q: %w; use --frontend ublk", name, ErrUnsupported)
-}
-
-func (e *engine) open(ctx context.Context) (err error) {
 	if e.arena, err = verbs.NewArena(arenaCapacity); err != nil {
 		return err
 	}
 	if e.provider, err = newProvider(e.spec.Provider); err != nil {
 		return err
 	}
-	if e.control, err = ublk.Open(ctx, ublk.Options{}); err != nil {
-		return err
-	}
 	e.target = newDialer(e.spec, e.provider, e.arena, e.log)
 	for i := range e.spec.Queues {
-		if err := e.addLane(ctx, i); err != nil {
+		if err := e.addLane(ctx, i, ringless(fe)); err != nil {
 			return err
 		}
 	}
@@ -104,8 +94,8 @@ func (e *engine) open(ctx context.Context) (err error) {
 }
 
 // addLane starts lane i and logs its session in.
-func (e *engine) addLane(ctx context.Context, i int) error {
-	l, err := lane.New(lane.Options{Spin: e.spec.Spin})
+func (e *engine) addLane(ctx context.Context, i int, noRing bool) error {
+	l, err := lane.New(lane.Options{Spin: e.spec.Spin, NoRing: noRing})
 	if err != nil {
 		return err
 	}
@@ -123,7 +113,7 @@ func (e *engine) addLane(ctx context.Context, i int) error {
 		Lane: l, Dial: s.link.dial, Await: s.link.await, NoPathTimeout: e.spec.Timeouts.NoPath, Log: e.log.With("queue", i),
 	})
 	if err := p.Start(ctx, link); err != nil {
-		link.Nexus.Abandon()
+		e.target.abandon(link.Nexus)
 		return err
 	}
 	s.path = p
@@ -160,9 +150,7 @@ func (e *engine) teardown() {
 		s.lane.Stop()
 	}
 	e.lanes = nil
-	if e.control != nil {
-		_ = e.control.Close() // its devices are gone: there is nothing left to lose
-	}
+	e.fronts.close()
 	if e.arena != nil {
 		_ = e.arena.Close()
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"iserblk/cmd/iserblk/state"
+	"iserblk/nbd/nbdkernel"
 	"iserblk/session"
 	"iserblk/ublk"
 	"iserblk/verbs"
@@ -51,6 +52,7 @@ var exitCodes = []struct {
 	{session.ErrRedirect, ExitLogin},
 	{session.ErrNegotiation, ExitLogin},
 	{ublk.ErrUnsupported, ExitNoTransport},
+	{nbdkernel.ErrUnsupported, ExitNoTransport},
 	{ublk.ErrBusy, ExitBusy},
 	{ErrUnsupported, ExitUnsupported},
 	{session.ErrNotDisk, ExitUnsupported},

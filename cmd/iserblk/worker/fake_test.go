@@ -41,12 +41,12 @@ type fakeEngine struct {
 const fakePrefix = "iqn.2026-11.local.test:"
 
 func fakeBackend() Backend {
-	return Backend{NewEngine: newFakeEngine, RemoveDevice: removeFakeDevice}
+	return Backend{NewEngine: newFakeEngine, RemoveDevice: removeFakeDevice, Parked: fakeParked}
 }
 
 func (s Spec) trouble() string { return strings.TrimPrefix(s.Target, fakePrefix) }
 
-func newFakeEngine(ctx context.Context, spec Spec, log *slog.Logger) (Engine, error) {
+func newFakeEngine(ctx context.Context, spec Spec, _ AttachOptions, log *slog.Logger) (Engine, error) {
 	log.Info("logging in", "portal", spec.Portals[0], "spec", spec)
 	switch spec.trouble() {
 	case "login-times-out":
@@ -86,6 +86,21 @@ func (e *fakeEngine) Attach(_ context.Context, luns []uint64, o AttachOptions) (
 	}
 	e.log.Info("attached", "devices", len(made))
 	return made, nil
+}
+
+// fakeParked: a device of front end "nbd" outlives its worker.
+func fakeParked(d Device) bool { return d.Frontend == FrontNBD }
+
+func (e *fakeEngine) Adopt(_ context.Context, d Device) (Device, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.spec.trouble() == "another-unit" {
+		return Device{}, fmt.Errorf("%s: %w", d.Path, ErrMismatch)
+	}
+	d.State = StateLive
+	e.devices[d.LUN] = d
+	e.log.Info("adopted", "device", d.Path)
+	return d, nil
 }
 
 func (e *fakeEngine) Detach(_ context.Context, name string, force bool) error {

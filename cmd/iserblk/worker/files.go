@@ -40,6 +40,17 @@ func (f files) removeAll() {
 	}
 }
 
+// leave is removeAll for who may leave devices behind that the next worker takes over: then their record stays.
+func (f files) leave() {
+	if r, err := readRecord(f); err != nil || len(r.Devices) == 0 {
+		f.removeAll()
+		return
+	}
+	for _, file := range []string{f.socket(), f.lock()} {
+		_ = os.Remove(file)
+	}
+}
+
 // errLocked: another process serves the target.
 var errLocked = errors.New("another process serves this target")
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,13 @@ type Worker struct {
 	Portals []string `json:"portals"` // that it was started with
 	files   files
 	record  Record
+}
+
+// Recoverable says whether the worker is dead and has left a device that another can take over, and how to start that
+// one; the CHAP secrets are missing.
+func (w Worker) Recoverable() (Spec, bool) {
+	parked := func(d Device) bool { return d.State == StateParked }
+	return w.record.Spec, w.State == StateDead && slices.ContainsFunc(w.Devices, parked)
 }
 
 // askTimeout is how long a listing waits for one worker.
@@ -84,6 +92,9 @@ func fromRecord(f files, r Record, st string) Status {
 	}
 	for i := range s.Devices {
 		s.Devices[i].State = st
+		if st == StateDead && Parked(s.Devices[i]) {
+			s.Devices[i].State = StateParked
+		}
 	}
 	return s
 }
@@ -102,7 +113,7 @@ func Find(ctx context.Context, d state.Dirs, name string) (w Worker, device stri
 		}
 		for _, dev := range w.Devices {
 			byLUN := hasLUN && w.Target == target && strconv.FormatUint(dev.LUN, 10) == lun
-			if byLUN || dev.Path == name || filepath.Base(dev.Path) == name {
+			if byLUN || dev.Path == name || filepath.Base(dev.Path) == name || name != "" && socketOf(dev.Path) == name {
 				return w, dev.Path, nil
 			}
 		}

@@ -1,9 +1,11 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -110,7 +112,7 @@ func (s *server) attach(ctx context.Context, w *wire, req request) {
 	defer release()
 	tell := func(line string) { _ = w.send(reply{Progress: line}) }
 	s.progress.fn.Store(&tell)
-	devices, err := s.open(op, req)
+	devices, made, err := s.open(op, req)
 	s.progress.fn.Store(nil)
 	if err != nil {
 		if why := context.Cause(op); errors.Is(why, errEndedByForce) || errors.Is(why, errEndedBySignal) {
@@ -125,26 +127,40 @@ func (s *server) attach(ctx context.Context, w *wire, req request) {
 		err = w.send(reply{Done: true, Devices: devices}) // its client may go from here on
 	}
 	if err != nil {
-		s.undo(devices)
+		s.undo(made)
 		s.answerAndLeave(w, failure(err))
 	}
 }
 
-// open logs in if this is the first attach, and attaches.
-func (s *server) open(ctx context.Context, req request) ([]Device, error) {
+// open logs in if this is the first attach, takes over what a dead worker has left, and attaches the rest of what was
+// asked for. It returns all that was asked for, and what it made of it.
+func (s *server) open(ctx context.Context, req request) (all, made []Device, err error) {
 	s.mu.Lock()
 	eng := s.engine
 	s.mu.Unlock()
 	if eng == nil {
-		var err error
-		if eng, err = s.backend.NewEngine(ctx, s.spec, s.log); err != nil {
-			return nil, err
+		if eng, err = s.backend.NewEngine(ctx, s.spec, req.Options, s.log); err != nil {
+			return nil, nil, err
 		}
 		s.mu.Lock()
 		s.engine = eng
 		s.mu.Unlock()
 	}
-	return eng.Attach(ctx, req.LUNs, req.Options)
+	adopted, err := s.adopt(ctx, eng, req)
+	if err != nil {
+		return nil, nil, err
+	}
+	luns, enough := without(req.LUNs, adopted)
+	if enough {
+		return adopted, nil, nil
+	}
+	made, err = eng.Attach(ctx, luns, req.Options)
+	if errors.Is(err, ErrNotFound) && luns == nil && len(adopted) > 0 {
+		err = nil // there is nothing else
+	}
+	all = append(adopted, made...)
+	slices.SortFunc(all, func(a, b Device) int { return cmp.Compare(a.LUN, b.LUN) })
+	return all, made, err
 }
 
 func (s *server) undo(devices []Device) {
@@ -172,7 +188,11 @@ func (s *server) detach(ctx context.Context, w *wire, req request) {
 		return
 	}
 	defer release()
-	if err := s.remove(op, req); err != nil {
+	done, err := s.removeParked(op, req)
+	if err == nil && !done {
+		err = s.remove(op, req)
+	}
+	if err != nil {
 		s.log.Warn("detach failed", "device", req.Device, "force", req.Force, "err", err)
 		s.save()
 		s.answerAndLeave(w, failure(err))
@@ -243,7 +263,7 @@ func (s *server) retire() bool {
 			s.log.Warn("logout failed", "err", err)
 		}
 	}
-	s.files.removeAll()
+	s.finish()
 	return true
 }
 
@@ -291,6 +311,6 @@ func (s *server) stop(ctx context.Context, force bool) {
 		}
 		return
 	}
-	s.files.removeAll()
+	s.finish()
 	s.leave(nil)
 }

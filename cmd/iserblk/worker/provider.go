@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"iserblk/ublk"
 	"iserblk/verbs"
 	"iserblk/verbs/rdmacore"
 )
@@ -25,18 +24,4 @@ func Devices(ctx context.Context, provider string) ([]verbs.DeviceInfo, error) {
 		return nil, err
 	}
 	return p.Devices(ctx)
-}
-
-// RemoveDevice takes away what a worker that died left of its devices (Backend.RemoveDevice). The kernel has removed
-// the block device by itself.
-func RemoveDevice(ctx context.Context, _ Device) error {
-	c, err := ublk.Open(ctx, ublk.Options{NoModprobe: true})
-	if err != nil {
-		return err
-	}
-	_, err = c.Reap(ctx)
-	if cerr := c.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }

@@ -26,15 +26,17 @@ type Record struct {
 	Initiator  string    `json:"initiator"`
 	Portals    []string  `json:"portals"`
 	Foreground bool      `json:"foreground,omitempty"`
+	Spec       Spec      `json:"spec"` // without its secrets: who takes the devices over has to be the same initiator
 	Devices    []Device  `json:"devices"`
 }
 
-const recordVersion = 1
+const recordVersion = 2
 
 func newRecord(spec Spec, foreground bool) Record {
 	r := Record{
 		Version: recordVersion, Target: spec.Target, PID: os.Getpid(), BootID: bootID(),
 		Started: time.Now().UTC().Truncate(time.Second), Initiator: spec.InitiatorName, Foreground: foreground,
+		Spec: spec.withoutSecrets(),
 	}
 	r.StartTicks, _ = startTicks(r.PID)
 	for _, p := range spec.Portals {

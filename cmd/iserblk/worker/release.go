@@ -31,12 +31,12 @@ func Detach(ctx context.Context, r DetachRequest) error {
 		return err
 	}
 	if w.State == StateDead {
-		return r.clean(ctx, w)
+		return r.clean(ctx, w, device)
 	}
 	err = r.ask(ctx, w, device)
 	switch {
 	case errors.Is(err, errGone) && !w.files.locked():
-		return r.clean(ctx, w) // it died meanwhile, or left with what was to be detached
+		return r.clean(ctx, w, device) // it died meanwhile, or left with what was to be detached
 	case !errors.Is(err, ErrSilent) && !errors.Is(err, errGone):
 		return err
 	case !r.Force:
@@ -46,7 +46,7 @@ func Detach(ctx context.Context, r DetachRequest) error {
 	if err := kill(ctx, w.record); err != nil {
 		return err
 	}
-	return r.clean(ctx, w)
+	return r.clean(ctx, w, "")
 }
 
 // defaultForceBound is longer than a worker that can still answer needs.
@@ -119,22 +119,24 @@ func kill(ctx context.Context, r Record) error {
 
 const killTimeout = 10 * time.Second
 
-// clean takes away what a dead worker left: every device it had, then its files.
-func (r DetachRequest) clean(ctx context.Context, w Worker) error {
+// clean takes away what a dead worker left: every device it had, then its files. If one device is named, those stay
+// that the next worker can take over.
+func (r DetachRequest) clean(ctx context.Context, w Worker, device string) error {
 	lock, err := w.files.acquireSoon()
 	if err != nil {
 		return fmt.Errorf("%s: %w", w.Target, err)
 	}
 	defer lock.Close()
 	record, _ := readRecord(w.files) // it may have gone in good order
+	kept, gone := r.split(record.Devices, device)
 	if !r.Force {
-		if err := unused(record.Devices); err != nil {
+		if err := unused(gone); err != nil {
 			return err
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, forceTimeout)
 	defer cancel()
-	for _, d := range record.Devices {
+	for _, d := range gone {
 		if err := r.Backend.RemoveDevice(ctx, d); err != nil {
 			return fmt.Errorf("remove %s of a dead worker: %w", d.Path, err)
 		}
@@ -142,8 +144,24 @@ func (r DetachRequest) clean(ctx context.Context, w Worker) error {
 			r.Warn("removed " + d.Path + " of the dead worker")
 		}
 	}
+	if len(kept) > 0 {
+		record.Devices = kept
+		return record.write(w.files)
+	}
 	w.files.removeAll()
 	return nil
+}
+
+// split tells what to take away of a dead worker's devices from what has to stay.
+func (r DetachRequest) split(all []Device, device string) (kept, gone []Device) {
+	for _, d := range all {
+		if device != "" && d.Path != device && r.Backend.Parked != nil && r.Backend.Parked(d) {
+			kept = append(kept, d)
+		} else {
+			gone = append(gone, d)
+		}
+	}
+	return kept, gone
 }
 
 func unused(devices []Device) error {

@@ -41,13 +41,15 @@ type server struct {
 	waiting int                     // operations that have the token or want it
 	cancel  context.CancelCauseFunc // ends the operation that has the token
 	record  Record
-	result  error // why the server left
+	parked  []Device // of a worker of this target that died, not yet taken over; who has the token changes it
+	result  error    // why the server left
 }
 
 // errLeaving ends operations that come after the last device has gone. Its client starts over with a new worker.
 var errLeaving = errors.New("the worker is leaving")
 
 func newServer(o serverOptions) *server {
+	o.spec.RunDir = o.dirs.Run
 	s := &server{
 		serverOptions: o, files: files{o.dirs.Run, o.spec.Target},
 		op: make(chan struct{}, 1), left: make(chan struct{}), record: newRecord(o.spec, o.foreground),
@@ -63,7 +65,7 @@ func (s *server) run(ctx context.Context, first *wire, signals <-chan os.Signal)
 	ln, err := s.files.listen()
 	if err != nil {
 		first.conn.Close()
-		s.files.removeAll()
+		s.files.leave()
 		return err
 	}
 	s.clearOld()
@@ -79,17 +81,6 @@ func (s *server) run(ctx context.Context, first *wire, signals <-chan os.Signal)
 	ln.Close()
 	s.lastWords()
 	return s.result
-}
-
-// clearOld takes away the devices of a worker of this target that died.
-func (s *server) clearOld() {
-	old, _ := readRecord(s.files) // mostly there is none
-	ctx, cancel := context.WithTimeout(context.Background(), forceTimeout)
-	defer cancel()
-	for _, d := range old.Devices {
-		err := s.backend.RemoveDevice(ctx, d)
-		s.log.Info("cleared what a dead worker left", "device", d.Path, "err", err)
-	}
 }
 
 // lastWords waits for the clients' connections to end, but not for an engine that hangs.
@@ -223,6 +214,7 @@ func (s *server) status(ctx context.Context) Status {
 		st = eng.Status(ctx)
 		st.State = StateLive
 	}
+	st.Devices = append(st.Devices, s.stillParked()...)
 	st.PID, st.Started, st.Foreground = record.PID, record.Started, record.Foreground
 	if !record.Foreground {
 		st.Log = s.files.log()
@@ -233,16 +225,18 @@ func (s *server) status(ctx context.Context) Status {
 // save writes the record anew. That it cannot be written makes later cleaning harder and no I/O wrong.
 func (s *server) save() {
 	s.mu.Lock()
-	eng := s.engine
+	eng, queues := s.engine, s.record.Spec.Queues
 	s.mu.Unlock()
-	var devices []Device
+	devices := s.stillParked()
 	if eng != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
-		devices = eng.Status(ctx).Devices
+		st := eng.Status(ctx)
 		cancel()
+		devices = append(devices, st.Devices...)
+		queues = st.Queues
 	}
 	s.mu.Lock()
-	s.record.Devices = devices
+	s.record.Devices, s.record.Spec.Queues = devices, queues
 	record := s.record
 	s.mu.Unlock()
 	if err := record.write(s.files); err != nil {

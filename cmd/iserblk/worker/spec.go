@@ -24,13 +24,14 @@ type Spec struct {
 	Seed          state.Seed       `json:"seed"` // what ISIDs are derived from
 	CHAP          Credentials      `json:"chap"`
 	Provider      string           `json:"provider,omitempty"` // of RDMA; "" is the default one
-	Frontend      string           `json:"frontend,omitempty"` // "auto", "ublk", "nbd", "export"
 	Queues        int              `json:"queues,omitempty"`   // lanes; 0 lets the engine choose
 	Depth         int              `json:"depth,omitempty"`    // requests in flight on one queue of a device; 0 lets the engine choose
 	// Spin is the longest time that a lane looks for answers before it sleeps; 0 lets the engine choose, negative is never.
 	Spin     time.Duration `json:"spin,omitempty"`
 	Timeouts Timeouts      `json:"timeouts"`
 	Verbose  bool          `json:"verbose,omitempty"`
+	// RunDir is where sockets go; the worker itself fills it in.
+	RunDir string `json:"-"`
 }
 
 // Timeouts are the bounds of the worker's waits. Zero lets the engine choose.
@@ -87,6 +88,12 @@ func (s Spec) LogValue() slog.Value {
 // ISID is the ISID of one session of this host with the target: the same for the same path and lane whenever and by
 // whichever worker it is asked for. path is any text that names the path for good: source and portal.
 func (s Spec) ISID(path string, lane int) state.ISID { return s.Seed.ISID(s.Target, path, lane) }
+
+// withoutSecrets is what may be written down.
+func (s Spec) withoutSecrets() Spec {
+	s.CHAP.Secret, s.CHAP.TargetSecret = "", ""
+	return s
+}
 
 // FreshISID is an ISID that no other session uses: for sessions that must not end one that a worker has.
 func (s Spec) FreshISID() state.ISID { return state.FreshISID() }

@@ -21,7 +21,7 @@ import (
 type AttachRequest struct {
 	Dirs     state.Dirs
 	Spec     Spec
-	LUNs     []uint64 // nil means all
+	LUNs     []uint64 // nil means all; an empty list means only what a dead worker has left
 	Options  AttachOptions
 	Progress func(string) // may be nil
 	// Joining is told when a worker of this target is there already, so that most of Spec has no effect. May be nil.
@@ -99,13 +99,13 @@ func reap(child *exec.Cmd) string {
 
 const reapTimeout = 20 * time.Second
 
-// bury removes the files of a target that nobody serves.
+// bury removes the files of a target that nobody serves, but for the record of devices that can be taken over.
 func (f files) bury() {
 	lock, err := f.acquire()
 	if err != nil {
 		return
 	}
-	f.removeAll()
+	f.leave()
 	lock.Close()
 }
 

@@ -4,21 +4,25 @@ import "time"
 
 // Device is an attached logical unit.
 type Device struct {
-	Path      string   `json:"path"` // "/dev/ublkb0"
-	LUN       uint64   `json:"lun"`
-	Size      uint64   `json:"size"`      // bytes
-	BlockSize uint32   `json:"blockSize"` // logical block, bytes
-	Frontend  string   `json:"frontend"`  // "ublk", "nbd"
-	ReadOnly  bool     `json:"readOnly,omitempty"`
-	State     string   `json:"state"` // StateLive, StateQueueing, StateFailed
-	WWN       string   `json:"wwn,omitempty"`
-	Vendor    string   `json:"vendor,omitempty"`
-	Model     string   `json:"model,omitempty"`
-	Serial    string   `json:"serial,omitempty"`
-	Depth     int      `json:"depth,omitempty"`  // requests in flight on one queue
-	Queues    int      `json:"queues,omitempty"` // hardware queues
-	ZeroCopy  bool     `json:"zeroCopy,omitempty"`
-	Counters  Counters `json:"counters"`
+	Path        string        `json:"path"` // "/dev/ublkb0", "/dev/nbd0", or the URI of an export
+	LUN         uint64        `json:"lun"`
+	Size        uint64        `json:"size"`      // bytes
+	BlockSize   uint32        `json:"blockSize"` // logical block, bytes
+	Frontend    string        `json:"frontend"`  // "ublk", "nbd", "export"
+	ReadOnly    bool          `json:"readOnly,omitempty"`
+	WriteCache  bool          `json:"writeCache,omitempty"`  // completed writes may be volatile until a flush
+	DeadTimeout time.Duration `json:"deadTimeout,omitempty"` // AttachOptions.DeadTimeout
+	State       string        `json:"state"`                 // StateLive, StateQueueing, StateFailed
+	WWN         string        `json:"wwn,omitempty"`
+	Vendor      string        `json:"vendor,omitempty"`
+	Model       string        `json:"model,omitempty"`
+	Serial      string        `json:"serial,omitempty"`
+	Depth       int           `json:"depth,omitempty"`  // requests in flight on one queue
+	Queues      int           `json:"queues,omitempty"` // hardware queues
+	ZeroCopy    bool          `json:"zeroCopy,omitempty"`
+	Clients     int           `json:"clients,omitempty"` // connected to an export
+	Cookie      string        `json:"cookie,omitempty"`  // by what the kernel knows a /dev/nbdN that outlives its worker
+	Counters    Counters      `json:"counters"`
 }
 
 // The states of a device, a path or a worker that every reader of a listing may meet.
@@ -32,6 +36,7 @@ const (
 	StateStarting    = "starting"    // a worker that has not answered its first attach yet
 	StateSilent      = "silent"      // a worker that is alive and does not answer on its socket
 	StateDead        = "dead"        // a worker that died and left its files or devices behind
+	StateParked      = "parked"      // a device of a dead worker, whose I/O the kernel holds back for the next one
 )
 
 // Counters count what a device has done since it was attached.

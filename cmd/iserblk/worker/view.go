@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"iserblk/internal/block"
 	"iserblk/session/multipath"
 )
 
@@ -95,11 +94,14 @@ func (l *serving) addTo(ctx context.Context, p *PathStatus) {
 // describe is the public view of d.
 func (e *engine) describe(d *device) Device {
 	id, limits := d.unit.Identity(), d.unit.Limits()
-	return Device{
-		Path: d.ublk.Path(), LUN: d.lun, Size: limits.Size, BlockSize: limits.BlockSize, Frontend: "ublk",
-		ReadOnly: limits.ReadOnly, State: e.deviceState(d), WWN: id.WWN, Vendor: id.Vendor, Model: id.Product,
-		Serial: id.Serial, Depth: int(limits.Depth), Queues: len(d.queues), Counters: e.counters(d),
+	out := Device{
+		Path: d.front.path(), LUN: d.lun, Size: limits.Size, BlockSize: limits.BlockSize,
+		ReadOnly: limits.ReadOnly, WriteCache: limits.WriteCache, State: e.deviceState(d), WWN: id.WWN, Vendor: id.Vendor,
+		Model: id.Product, Serial: id.Serial, Depth: int(limits.Depth), Queues: len(d.queues), Counters: d.front.counters(),
+		DeadTimeout: d.opts.DeadTimeout,
 	}
+	d.front.describe(&out)
+	return out
 }
 
 func (e *engine) deviceState(d *device) string {
@@ -121,14 +123,4 @@ func (e *engine) deviceState(d *device) string {
 		}
 	}
 	return StateLive
-}
-
-func (e *engine) counters(d *device) Counters {
-	s := d.ublk.Stats()
-	return Counters{
-		Reads: s.Ops[block.Read], ReadBytes: s.Bytes[block.Read],
-		Writes: s.Ops[block.Write], WriteBytes: s.Bytes[block.Write],
-		Flushes: s.Ops[block.Flush], Discards: s.Ops[block.Discard] + s.Ops[block.WriteZeroes],
-		Errors: s.Errors, InFlight: s.InFlight,
-	}
 }

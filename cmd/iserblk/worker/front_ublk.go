@@ -1,0 +1,103 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"iserblk/internal/block"
+	"iserblk/ublk"
+)
+
+// ublkFrontend makes /dev/ublkbN.
+type ublkFrontend struct{ control *ublk.Control }
+
+func openUblk(ctx context.Context, o AttachOptions) (frontend, error) {
+	c, err := ublk.Open(ctx, ublk.Options{NoModprobe: o.NoModprobe})
+	if err != nil {
+		return nil, err
+	}
+	return &ublkFrontend{c}, nil
+}
+
+func (f *ublkFrontend) name() string                    { return FrontUblk }
+func (f *ublkFrontend) buffers(depth uint16, _ int) int { return int(depth) }
+func (f *ublkFrontend) close()                          { _ = f.control.Close() } // its devices are gone: there is nothing left to lose
+
+func (f *ublkFrontend) create(ctx context.Context, p plan) (front, error) {
+	cfg := ublk.Config{Limits: p.limits}
+	for _, q := range p.queues {
+		if q.lane.Ring() == nil {
+			return nil, fmt.Errorf("ublk: %w: the worker of this target started without io_uring", ErrUnsupported)
+		}
+		uq := ublk.QueueConfig{Lane: q.lane, Unit: q.unit}
+		for _, b := range q.buffers {
+			uq.Buffers = append(uq.Buffers, ublk.Buffer{Mem: b.mem, Region: b.region})
+		}
+		cfg.Queues = append(cfg.Queues, uq)
+	}
+	d, err := f.control.Create(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &ublkFront{d}, nil
+}
+
+// ublkFront is one /dev/ublkbN.
+type ublkFront struct{ dev *ublk.Device }
+
+func (f *ublkFront) path() string                   { return f.dev.Path() }
+func (f *ublkFront) stop(ctx context.Context) error { return f.dev.Stop(ctx) }
+func (f *ublkFront) fail(errno syscall.Errno)       { f.dev.Fail(errno) }
+func (f *ublkFront) lost() <-chan struct{}          { return f.dev.Lost() }
+func (f *ublkFront) describe(d *Device)             { d.Frontend, d.Queues = FrontUblk, f.dev.Queues() }
+
+func (f *ublkFront) tryStop(ctx context.Context) error {
+	err := f.dev.TryStop(ctx)
+	if errors.Is(err, ublk.ErrBusy) {
+		err = fmt.Errorf("%s: %w", f.dev.Path(), ErrBusy)
+	}
+	return err
+}
+
+func (f *ublkFront) err() error {
+	if err := f.dev.Err(); !errors.Is(err, ublk.ErrStopped) {
+		return err
+	}
+	return nil
+}
+
+func (f *ublkFront) resize(ctx context.Context, size uint64) error {
+	err := f.dev.Resize(ctx, size)
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = fmt.Errorf("%w; detach and attach again to see the new size", err)
+	}
+	return err
+}
+
+func (f *ublkFront) counters() Counters {
+	s := f.dev.Stats()
+	c := countersOf(s.Ops[:], s.Bytes[:])
+	c.Errors, c.InFlight = s.Errors, s.InFlight
+	return c
+}
+
+// countersOf puts counts by block.Op in the listing's words.
+func countersOf(ops, bytes []uint64) Counters {
+	return Counters{
+		Reads: ops[block.Read], ReadBytes: bytes[block.Read],
+		Writes: ops[block.Write], WriteBytes: bytes[block.Write],
+		Flushes: ops[block.Flush], Discards: ops[block.Discard] + ops[block.WriteZeroes],
+	}
+}
+
+// releaseUblk deletes what the kernel keeps of the devices of dead workers. The block devices are gone by themselves.
+func releaseUblk(ctx context.Context) error {
+	c, err := ublk.Open(ctx, ublk.Options{NoModprobe: true})
+	if err != nil {
+		return err
+	}
+	_, err = c.Reap(ctx)
+	return errors.Join(err, c.Close())
+}
