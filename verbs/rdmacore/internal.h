@@ -40,6 +40,10 @@
 	F(cm, "RDMACM_1.0", rdma_resolve_route) \
 	F(cm, "RDMACM_1.0", rdma_create_qp) \
 	F(cm, "RDMACM_1.0", rdma_connect) \
+	F(cm, "RDMACM_1.0", rdma_bind_addr) \
+	F(cm, "RDMACM_1.0", rdma_listen) \
+	F(cm, "RDMACM_1.0", rdma_migrate_id) \
+	F(cm, "RDMACM_1.0", rdma_accept) \
 	F(cm, "RDMACM_1.0", rdma_disconnect) \
 	F(cm, "RDMACM_1.0", rdma_get_cm_event) \
 	F(cm, "RDMACM_1.0", rdma_ack_cm_event)
@@ -63,6 +67,9 @@ static inline int failed(int ret)
 		return 0;
 	return ret > 0 ? -ret : fail();
 }
+
+struct sockaddr *to_sockaddr(const struct blk_addr *a, struct sockaddr_storage *s);
+void from_sockaddr(const struct sockaddr *s, struct blk_addr *a);
 
 static inline int set_nonblocking(int fd)
 {

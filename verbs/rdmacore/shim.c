@@ -98,7 +98,7 @@ int blk_cm_option(struct blk_conn *c, int ack_timeout, uint8_t value)
 	return failed(blk_lib.rdma_set_option(c->id, RDMA_OPTION_ID, name, &value, sizeof(value)));
 }
 
-static struct sockaddr *to_sockaddr(const struct blk_addr *a, struct sockaddr_storage *s)
+struct sockaddr *to_sockaddr(const struct blk_addr *a, struct sockaddr_storage *s)
 {
 	struct sockaddr_in *in = (struct sockaddr_in *)s;
 	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)s;
@@ -120,7 +120,7 @@ static struct sockaddr *to_sockaddr(const struct blk_addr *a, struct sockaddr_st
 	return NULL;
 }
 
-static void from_sockaddr(const struct sockaddr *s, struct blk_addr *a)
+void from_sockaddr(const struct sockaddr *s, struct blk_addr *a)
 {
 	const struct sockaddr_in *in = (const struct sockaddr_in *)s;
 	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)s;
