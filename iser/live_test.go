@@ -19,8 +19,8 @@ import (
 )
 
 // live is a target that really exists: ISERBLK_LIVE_PORTAL=10.0.0.1:3260 and ISERBLK_LIVE_TARGET=iqn... name it. Its
-// LUN 0, or that of ISERBLK_LIVE_LUN, is overwritten. Without them these tests are skipped; the lab runs them against
-// LIO and tgt.
+// LUN 0, or that of ISERBLK_LIVE_LUN, is overwritten. Without them these tests are skipped; scripts/suite/iser.sh runs
+// them against LIO and tgt.
 type live struct {
 	t        *testing.T
 	provider verbs.Provider
@@ -78,9 +78,16 @@ func (l *live) dial(discovery bool) *iser.Conn {
 	return c
 }
 
+// liveName is the initiator that tgt has to know.
+const liveName = "iqn.2026-01.test:live"
+
+// reinstating is how long a target may take to end what the session before was doing, LIO on a slow machine: it gives a
+// login that waits for that up after 15 s, so it takes several.
+const reinstating = 90 * time.Second
+
 func (l *live) params() session.Params {
 	return session.Params{
-		InitiatorName: "iqn.2026-01.test:live", TargetName: l.target, ISID: pdu.NewISID(0x17e, 1),
+		InitiatorName: liveName, TargetName: l.target, ISID: pdu.NewISID(0x17e, 1),
 	}
 }
 
@@ -88,14 +95,21 @@ func (l *live) login(change func(*session.Params)) *session.Nexus {
 	l.t.Helper()
 	p := l.params()
 	change(&p)
-	c := l.dial(false)
-	begin := time.Now()
-	n, err := session.Login(l.t.Context(), c, p)
-	if err != nil {
-		l.t.Fatal(err)
+	for begin := time.Now(); ; {
+		c := l.dial(false)
+		n, err := session.Login(l.t.Context(), c, p)
+		if err == nil {
+			l.t.Logf("logged in in %v", time.Since(begin))
+			return n
+		}
+		if time.Since(begin) > reinstating {
+			l.t.Fatal(err)
+		}
+		l.t.Logf("after %v: %v", time.Since(begin), err)
+		if err := c.Close(); err != nil {
+			l.t.Fatal(err)
+		}
 	}
-	l.t.Logf("logged in in %v", time.Since(begin))
-	return n
 }
 
 // transfer writes or reads blocks of LUN 0.

@@ -1,0 +1,32 @@
+#!/bin/bash
+# The session over iSER as such, without block devices: every size of data, a full
+# window, and aborts under load, against LIO and tgt.
+# kernels: trixie-backports bookworm-backports
+# timeout: 300
+# binaries: ./iser
+# shellcheck disable=SC2119 # the helpers' defaults
+source "$(dirname "$0")/lib.sh"
+
+# live IQN [LUN]
+live() {
+	ISERBLK_LIVE_PORTAL=$PORTAL:3260 ISERBLK_LIVE_TARGET=$1 ISERBLK_LIVE_LUN=${2:-0} \
+		bin/iser.test -test.run '^TestLive' -test.v -test.timeout 140s -test.count=1 >/run/lab/live ||
+		{ cat /run/lab/live >&2; fail "against $1"; }
+	grep -E '^(---|    live_test.go.*(logged|drained|commands))' /run/lab/live
+	lab_not grep -q -- '--- SKIP' /run/lab/live
+}
+
+lab_link d0 $PORTAL
+lab_lio_ram ram0 16
+lab_lio_target portal=$PORTAL lun=ram0
+live "$LAB_IQN"
+target_empty "$LAB_IQN"
+ok "LIO"
+lab_lio_remove
+
+tgt
+lab_tgt_disk 16 iqn.2026-01.test:live
+live "$LAB_IQN" 1
+ok "tgt"
+no_qp || fail "QPs left: $(rdma resource show qp)"
+lab_dmesg_check
