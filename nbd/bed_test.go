@@ -125,14 +125,14 @@ func (u *unit) Busy() bool { return false }
 const (
 	testBlock    = 512
 	testTransfer = 64 << 10
-	testSize     = 4 << 20
+	testSize     = 1 << 20
 	testDepth    = 16
 )
 
 func testLimits() block.Limits {
 	return block.Limits{
 		Size: testSize, BlockSize: testBlock, PhysicalBlockSize: 4096, MaxTransfer: testTransfer, Depth: testDepth,
-		WriteCache: true, FUA: true, MaxDiscard: 1 << 20, DiscardGranularity: 4096, MaxWriteZeroes: 768 << 10, FastZeroes: true,
+		WriteCache: true, FUA: true, MaxDiscard: 256 << 10, DiscardGranularity: 4096, MaxWriteZeroes: 192 << 10, FastZeroes: true,
 	}
 }
 

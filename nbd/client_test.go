@@ -17,6 +17,7 @@ type client struct {
 	net    net.Conn
 	form   Replies
 	cookie uint64
+	got    int               // bytes received
 	reads  map[uint64]uint64 // cookies of reads, with their lengths
 }
 
@@ -186,7 +187,8 @@ func (c *client) body(r *result, kind chunkType, b []byte) error {
 
 func (c *client) read(n int) ([]byte, error) {
 	b := make([]byte, n)
-	_, err := io.ReadFull(c.net, b)
+	n, err := io.ReadFull(c.net, b)
+	c.got += n
 	return b, err
 }
 

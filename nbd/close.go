@@ -36,8 +36,8 @@ func (e *Export) close(ctx context.Context) error {
 		return err
 	}
 	if !awaitAll(ctx, conns, drainGrace) {
-		for _, c := range conns {
-			c.hub.lane.Post(func() { c.fail(ErrCut) })
+		if ctx.Err() == nil {
+			e.cutStalled(conns)
 		}
 		if !awaitAll(ctx, conns, 0) {
 			return fmt.Errorf("%d requests are with the target: %w", e.Stats().InFlight, ctx.Err())
@@ -72,6 +72,18 @@ func (e *Export) drainAll(ctx context.Context) ([]*Conn, error) {
 		all = append(all, conns...)
 	}
 	return all, nil
+}
+
+// cutStalled ends the connections that cannot get rid of their replies, now or when they next cannot.
+func (e *Export) cutStalled(conns []*Conn) {
+	e.impatient.Store(true)
+	for _, c := range conns {
+		c.hub.lane.Post(func() {
+			if c.blocked {
+				c.fail(ErrCut)
+			}
+		})
+	}
 }
 
 // awaitAll waits for the end of connections, until ctx is done or, unless it is 0, grace is over.

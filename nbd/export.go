@@ -65,7 +65,8 @@ type Export struct {
 	limits      block.Limits
 	size        atomic.Uint64
 	fail        atomic.Int32
-	closing     atomic.Bool
+	closing     atomic.Bool // no more requests
+	impatient   atomic.Bool // nor time for clients that do not take their replies
 	hubs        []*hub
 	log         *slog.Logger
 

@@ -33,6 +33,10 @@ func (c *Conn) send() {
 
 // block waits until the socket takes more. Until then no more requests are read, either.
 func (c *Conn) block() {
+	if c.hub.exp.impatient.Load() {
+		c.fail(ErrCut)
+		return
+	}
 	c.blocked = true
 	c.file.AwaitWriting()
 }
