@@ -115,17 +115,26 @@ const (
 )
 
 func globalFlags() []cli.Flag {
+	own := state.Default(os.Geteuid(), os.Getenv)
 	return []cli.Flag{
 		&cli.StringFlag{
-			Name: flagRunDir, Value: state.DefaultRun, EnvVars: []string{"ISERBLK_RUN_DIR"},
+			Name: flagRunDir, Value: own.Run, DefaultText: defaultDir(own.Run, state.DefaultRun), EnvVars: []string{"ISERBLK_RUN_DIR"},
 			Usage: "keep sockets, locks and logs in `DIR`",
 		},
 		&cli.StringFlag{
-			Name: flagStateDir, Value: state.DefaultKeep, EnvVars: []string{"ISERBLK_STATE_DIR"},
+			Name: flagStateDir, Value: own.Keep, DefaultText: defaultDir(own.Keep, state.DefaultKeep), EnvVars: []string{"ISERBLK_STATE_DIR"},
 			Usage: "keep the host's identity in `DIR`; it must survive reboots",
 		},
 		&cli.BoolFlag{Name: flagVerbose, Aliases: []string{"v"}, Usage: "say more on standard error"},
 	}
+}
+
+// defaultDir is what the help says of a directory: the system's, whoever asks, so that it does not depend on him.
+func defaultDir(own, system string) string {
+	if own == system {
+		return system
+	}
+	return own + " (of root: " + system + ")"
 }
 
 func outputFlag() cli.Flag {

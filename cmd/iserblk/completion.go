@@ -118,7 +118,7 @@ func argumentsOf(command string) []string {
 func attachedNames() []string {
 	run := os.Getenv("ISERBLK_RUN_DIR")
 	if run == "" {
-		run = state.DefaultRun
+		run = state.Default(os.Geteuid(), os.Getenv).Run
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

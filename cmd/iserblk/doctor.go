@@ -80,10 +80,26 @@ func (p *program) machine(c *cli.Context, u targetURL) doctor.Machine {
 			return err
 		}
 	}
+	if p.backend.ChooseProvider != nil {
+		m.Choose = func(dst netip.Addr) (string, string, error) {
+			return p.backend.ChooseProvider(c.String(flagProvider), sourceFor(c, dst), dst)
+		}
+	}
 	if p.backend.Discover != nil {
 		m.Reach = func(ctx context.Context, at netip.AddrPort) error { return p.reach(ctx, c, u, at) }
 	}
 	return m
+}
+
+// sourceFor is the first of --source that is of the address's family; what is wrong with it shows elsewhere.
+func sourceFor(c *cli.Context, dst netip.Addr) netip.Addr {
+	all, _ := parseSources(c.String(flagSource))
+	for _, a := range all {
+		if a.Is4() == dst.Is4() {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 // reach asks the portal for its targets. One that wants other credentials has been reached too.

@@ -27,7 +27,7 @@ func connectFlags() []cli.Flag {
 	return append([]cli.Flag{
 		&cli.StringFlag{Name: flagInitiator, Usage: "log in as `NAME` instead of the host's iSCSI name"},
 		&cli.StringFlag{Name: flagSource, Usage: "leave by the local addresses of `LIST`"},
-		&cli.StringFlag{Name: flagProvider, Usage: "use the RDMA provider `NAME`"},
+		&cli.StringFlag{Name: flagProvider, Usage: "use the RDMA provider `NAME`: auto, rdmacore or softroce"},
 		&cli.DurationFlag{Name: flagLoginTimeout, Usage: "give one connection and login `TIME`"},
 	}, credentialFlags()...)
 }

@@ -87,6 +87,14 @@ func only1(all []worker.Device, path string) []worker.Device {
 	return nil
 }
 
+// providerLine is the provider, and why it is that one.
+func providerLine(w worker.Worker) string {
+	if w.Because == "" {
+		return w.Provider
+	}
+	return w.Provider + ": " + w.Because
+}
+
 func printStatus(out io.Writer, w worker.Worker) {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer t.Flush()
@@ -95,7 +103,7 @@ func printStatus(out io.Writer, w worker.Worker) {
 	field(t, 1, "initiator", w.Initiator)
 	field(t, 1, "worker", workerLine(w))
 	field(t, 1, "log", w.Log)
-	field(t, 1, "provider", w.Provider)
+	field(t, 1, "provider", providerLine(w))
 	if w.Queues > 0 {
 		field(t, 1, "queues", strconv.Itoa(w.Queues))
 	}

@@ -6,6 +6,6 @@ import "iserblk/cmd/iserblk/worker"
 func backend() worker.Backend {
 	return worker.Backend{
 		NewEngine: worker.NewEngine, Discover: worker.Discover, LUNs: worker.LUNs, RemoveDevice: worker.RemoveDevice,
-		Devices: worker.Devices, Parked: worker.Parked, Orphans: worker.Orphans,
+		Devices: worker.Devices, ChooseProvider: worker.ChooseProvider, Parked: worker.Parked, Orphans: worker.Orphans,
 	}
 }

@@ -14,6 +14,7 @@ readonly PORTAL=10.0.0.1
 readonly RUN=/run/iserblk
 readonly NAME=iqn.2026-01.lab.iserblk:suite # our initiator name
 PEER=${ISERBLK_PEER:-iserblk}
+ISERBLK=${ISERBLK_BIN:-bin/iserblk} # the binary
 IN=() # prefix of what runs on the initiator's host
 
 ok() { echo "ok: $*"; }
@@ -30,11 +31,12 @@ trap 'fail "${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND"' ERR
 # expect WHAT GOT WANTED
 expect() { [[ $2 == "$3" ]] || fail "$1: got '$2', not '$3'"; }
 
-# host makes this guest an initiator host with one RoCE port that also has the targets.
+# host [any] makes this guest an initiator host with one RoCE port that also has the
+# targets; with "any" the kernel need not have ublk.
 host() {
 	mkdir -p /etc/iscsi
 	echo "InitiatorName=$NAME" >/etc/iscsi/initiatorname.iscsi
-	[[ $PEER != iserblk ]] || modprobe -q ublk_drv || fail "this kernel has no ublk"
+	[[ $PEER != iserblk || ${1:-} == any ]] || modprobe -q ublk_drv || fail "this kernel has no ublk"
 	lab_link d0 "$PORTAL"
 }
 
@@ -87,7 +89,7 @@ attach() {
 		lab_ib_iser_login "${1%%/*}" "$PORTAL"
 		return
 	fi
-	"${IN[@]}" bin/iserblk attach "${@:2}" "iser://$PORTAL/$1"
+	"${IN[@]}" "$ISERBLK" attach "${@:2}" "iser://$PORTAL/$1"
 }
 
 # detach DEVICE... in the order given.
@@ -97,7 +99,7 @@ detach() {
 		iscsiadm -m node --logoutall=all >/dev/null
 		return
 	fi
-	for device; do bin/iserblk detach "$device"; done
+	for device; do "$ISERBLK" detach "$device"; done
 }
 
 # without PATTERN COMMAND... fails if a line of COMMAND's output matches PATTERN.
@@ -116,6 +118,7 @@ nothing_left() {
 	lab_until 5 no_process || fail "processes left: $(ps -o pid,args -C iserblk | tail -n +2)"
 	without '^ublk' ls /sys/class/block
 	without '^ublkc' ls /dev
+	without . find /sys/block/ -maxdepth 1 -name 'nbd*' -execdir test -e {}/pid ';' -print
 	without . find "$RUN" -mindepth 1
 	lab_until 5 no_qp || fail "QPs left: $(rdma resource show qp)"
 	without 'iserblk' rdma resource show mr

@@ -37,6 +37,8 @@ type Machine struct {
 	Source func(dst netip.Addr) (netip.Addr, error)
 	// Provider asks whether the RDMA libraries can be used; nil when nobody can tell.
 	Provider func(ctx context.Context) error
+	// Choose says which provider of RDMA would be used to reach an address, and why; nil when nobody can tell.
+	Choose func(dst netip.Addr) (provider, why string, err error)
 	// Reach connects to a portal by RDMA; nil when nobody can.
 	Reach func(ctx context.Context, portal netip.AddrPort) error
 }
@@ -56,6 +58,8 @@ type Interface struct {
 type check struct {
 	name string
 	look func(*visit) Result
+	// device: only connections by an RDMA device need it.
+	device bool
 }
 
 // visit is one run of the checks.
@@ -66,25 +70,29 @@ type visit struct {
 	caps   uint64         // effective capabilities
 	netDev string         // the interface towards the portal, "" when unknown
 	rdma   []rdmaPort
+	soft   bool   // the portal is reached without an RDMA device
+	choice Result // which provider is used
 }
 
 // checks are in the order in which things depend on each other.
 var checks = []check{
-	{"privileges", (*visit).privileges},
-	{"block server", (*visit).blockServer},
-	{"io_uring", (*visit).ioURing},
-	{"ublk driver", (*visit).ublkDriver},
-	{"ublk control device", (*visit).ublkControl},
-	{"RDMA connection manager", (*visit).rdmaCM},
-	{"RDMA verbs", (*visit).uverbs},
-	{"RDMA libraries", (*visit).libraries},
-	{"locked memory", (*visit).memlock},
-	{"RDMA devices", (*visit).rdmaDevices},
-	{"route", (*visit).route},
-	{"RDMA device on the route", (*visit).rdmaRoute},
-	{"MTU", (*visit).mtu},
-	{"addresses", (*visit).addresses},
-	{"portal", (*visit).reach},
+	{"privileges", (*visit).privileges, false},
+	{"block server", (*visit).blockServer, false},
+	{"io_uring", (*visit).ioURing, false},
+	{"ublk driver", (*visit).ublkDriver, false},
+	{"ublk control device", (*visit).ublkControl, false},
+	{"nbd driver", (*visit).nbdDriver, false},
+	{"RDMA connection manager", (*visit).rdmaCM, true},
+	{"RDMA verbs", (*visit).uverbs, true},
+	{"RDMA libraries", (*visit).libraries, true},
+	{"locked memory", (*visit).memlock, true},
+	{"RDMA devices", (*visit).rdmaDevices, true},
+	{"route", (*visit).route, false},
+	{"RDMA provider", (*visit).provider, false},
+	{"RDMA device on the route", (*visit).rdmaRoute, true},
+	{"MTU", (*visit).mtu, false},
+	{"addresses", (*visit).addresses, false},
+	{"portal", (*visit).reach, false},
 }
 
 // Examine runs every check. portal is the one that shall be reached; the zero value leaves out what needs one.
@@ -93,10 +101,14 @@ func Examine(ctx context.Context, m Machine, portal netip.AddrPort) []Result {
 	v.caps = v.capabilities()
 	v.rdma = v.rdmaPorts()
 	v.netDev = v.routeDev()
+	v.choice = v.choose()
 	var all []Result
 	for _, c := range checks {
 		if r := c.look(v); r.State != "" {
 			r.Check = c.name
+			if r.State == Fail && c.device && v.soft {
+				r.State = Warn // softroce does without
+			}
 			all = append(all, r)
 		}
 	}

@@ -126,6 +126,30 @@ func TestEachTroubleIsNamedWithItsFix(t *testing.T) {
 			"RDMA connection manager", Fail, "general flavour",
 		},
 		{"no node", drop("dev/infiniband/rdma_cm"), "RDMA connection manager", Fail, "mknod"},
+		{
+			"kernel without ublk but with nbd",
+			func(w world) {
+				drop("sys/module/ublk_drv", "dev/ublk")(w)
+				w.files["lib/modules/6.12.1/modules.dep"] = "kernel/drivers/block/nbd.ko:\n"
+			},
+			"ublk driver", Warn, "CONFIG_BLK_DEV_UBLK",
+		},
+		{
+			"kernel with neither",
+			func(w world) {
+				drop("sys/module/ublk_drv", "dev/ublk")(w)
+				w.files["lib/modules/6.12.1/modules.dep"] = "kernel/a/b.ko:\n"
+			},
+			"nbd driver", Warn, "--frontend export",
+		},
+		{
+			"io_uring off where there is nbd",
+			func(w world) {
+				set("proc/sys/kernel/io_uring_disabled", "2\n")(w)
+				w.files["sys/module/nbd/refcnt"] = "0"
+			},
+			"io_uring", Warn, "io_uring_disabled=0",
+		},
 		{"no ublk node", drop("dev/ublk-control"), "ublk control device", Fail, "mknod"},
 		{
 			"node not permitted",

@@ -45,7 +45,8 @@ func (v *visit) privileges() Result {
 	if v.can(capSysAdmin) {
 		return ok("CAP_SYS_ADMIN is there")
 	}
-	return fail("no CAP_SYS_ADMIN: block devices cannot be made", "run as root; in a container add --cap-add SYS_ADMIN")
+	return fail("no CAP_SYS_ADMIN: block devices cannot be made",
+		"run as root; in a container add --cap-add SYS_ADMIN; or attach --frontend export, which needs none")
 }
 
 // blockServer is about what keeps a worker from waiting for its own disk.
@@ -65,10 +66,10 @@ func (v *visit) ioURing() Result {
 	const fix = "sysctl kernel.io_uring_disabled=0"
 	switch v.read("proc/sys/kernel/io_uring_disabled") {
 	case "2":
-		return fail("io_uring is switched off on this machine", fix)
+		return v.withoutUblk(fail("io_uring is switched off on this machine", fix))
 	case "1":
 		if !v.can(capSysAdmin) {
-			return fail("io_uring is switched off for users without CAP_SYS_ADMIN", fix)
+			return v.withoutUblk(fail("io_uring is switched off for users without CAP_SYS_ADMIN", fix))
 		}
 	}
 	return ok("allowed")
@@ -107,7 +108,30 @@ func (v *visit) ublkDriver() Result {
 	if v.loaded("ublk_drv") || v.exists("dev/ublk-control") {
 		return ok("loaded")
 	}
-	return v.needModule("ublk_drv", "use a kernel from 6.0 on that is built with CONFIG_BLK_DEV_UBLK")
+	return v.withoutUblk(v.needModule("ublk_drv", "use a kernel from 6.0 on that is built with CONFIG_BLK_DEV_UBLK"))
+}
+
+// withoutUblk takes the edge off what keeps ublk from working where there is another way to a block device.
+func (v *visit) withoutUblk(r Result) Result {
+	if v.hasNBD() {
+		r.State, r.Detail = Warn, r.Detail+"; attach makes /dev/nbdN instead of /dev/ublkbN"
+	}
+	return r
+}
+
+func (v *visit) hasNBD() bool { return v.loaded("nbd") || v.available("nbd") }
+
+// nbdDriver is about what stands in for ublk.
+func (v *visit) nbdDriver() Result {
+	switch {
+	case v.loaded("nbd"):
+		return ok("loaded")
+	case v.available("nbd"):
+		return ok("not loaded; attach loads it when it needs it")
+	case v.loaded("ublk_drv"):
+		return skip()
+	}
+	return warn("the kernel has no nbd to stand in for ublk", "attach --frontend export serves LUNs on a socket, without the kernel")
 }
 
 func (v *visit) ublkControl() Result {

@@ -145,6 +145,21 @@ func (v *visit) route() Result {
 	return ok(fmt.Sprintf("%s by %s from %s", v.portal.Addr(), v.netDev, src))
 }
 
+// choose asks which provider would be used, before the checks that depend on it.
+func (v *visit) choose() Result {
+	if !v.portal.IsValid() || v.Choose == nil {
+		return skip()
+	}
+	name, why, err := v.Choose(v.portal.Addr())
+	if err != nil {
+		return fail(err.Error(), "--provider auto")
+	}
+	v.soft = name == "softroce"
+	return ok(name + ": " + why)
+}
+
+func (v *visit) provider() Result { return v.choice }
+
 // rdmaRoute checks that the portal can be reached by RDMA: the device belongs to the interface of the route.
 func (v *visit) rdmaRoute() Result {
 	if v.netDev == "" || len(v.rdma) == 0 {
@@ -194,6 +209,9 @@ func (v *visit) carriesRDMA(name string) bool {
 	if v.netDev != "" && v.netDev != name {
 		return false
 	}
+	if v.soft {
+		return v.netDev == name
+	}
 	return slices.ContainsFunc(v.rdma, func(p rdmaPort) bool { return p.netDev == name })
 }
 
@@ -218,7 +236,7 @@ func (v *visit) addresses() Result {
 }
 
 func (v *visit) reach() Result {
-	if !v.portal.IsValid() || v.Reach == nil || len(v.rdma) == 0 {
+	if !v.portal.IsValid() || v.Reach == nil || len(v.rdma) == 0 && !v.soft {
 		return skip()
 	}
 	if err := v.Reach(v.ctx, v.portal); err != nil {

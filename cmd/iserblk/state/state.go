@@ -28,6 +28,24 @@ const (
 	DefaultKeep = "/var/lib/iserblk"
 )
 
+// Default is where things are kept unless something else is asked for: the system's directories for root, and for everybody
+// else those of the XDG base directory specification. getenv is os.Getenv but in tests.
+func Default(euid int, getenv func(string) string) Dirs {
+	d := Dirs{Run: DefaultRun, Keep: DefaultKeep}
+	if euid == 0 {
+		return d
+	}
+	if run := getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(run) {
+		d.Run = filepath.Join(run, "iserblk")
+	}
+	if keep := getenv("XDG_STATE_HOME"); filepath.IsAbs(keep) {
+		d.Keep = filepath.Join(keep, "iserblk")
+	} else if home := getenv("HOME"); filepath.IsAbs(home) {
+		d.Keep = filepath.Join(home, ".local/state/iserblk")
+	}
+	return d
+}
+
 // Ensure makes both directories, for the owner's eyes only, and their paths absolute.
 func (d Dirs) Ensure() (Dirs, error) {
 	for _, dir := range []*string{&d.Run, &d.Keep} {

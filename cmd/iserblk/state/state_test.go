@@ -169,3 +169,21 @@ func TestWriteFileReplacesAtOnce(t *testing.T) {
 		t.Error("no error for a directory that is not there")
 	}
 }
+
+func TestOnlyRootKeepsThingsInTheSystemsDirectories(t *testing.T) {
+	env := map[string]string{"XDG_RUNTIME_DIR": "/run/user/7", "HOME": "/home/joe"}
+	get := func(k string) string { return env[k] }
+	if d := Default(0, get); d != (Dirs{DefaultRun, DefaultKeep}) {
+		t.Errorf("root: %+v", d)
+	}
+	if d := Default(7, get); d != (Dirs{"/run/user/7/iserblk", "/home/joe/.local/state/iserblk"}) {
+		t.Errorf("joe: %+v", d)
+	}
+	env["XDG_STATE_HOME"] = "/var/joe"
+	if d := Default(7, get); d.Keep != "/var/joe/iserblk" {
+		t.Errorf("joe with XDG_STATE_HOME: %+v", d)
+	}
+	if d := Default(7, func(string) string { return "" }); d != (Dirs{DefaultRun, DefaultKeep}) {
+		t.Errorf("joe without surroundings: %+v", d)
+	}
+}

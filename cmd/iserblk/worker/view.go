@@ -15,9 +15,9 @@ func (e *engine) Status(ctx context.Context) Status {
 	ctx, cancel := context.WithTimeout(ctx, statusPatience)
 	defer cancel()
 	s := Status{
-		Target: e.spec.Target, Initiator: e.spec.InitiatorName, Provider: e.provider.Name(),
-		Queues: len(e.lanes), Started: e.started,
+		Target: e.spec.Target, Initiator: e.spec.InitiatorName, Queues: len(e.lanes), Started: e.started,
 	}
+	s.Provider, s.Because = describeProvider(e.provider)
 	path := e.pathStatus(ctx, &s)
 	s.Paths = []PathStatus{path}
 	for _, d := range e.sorted() {
