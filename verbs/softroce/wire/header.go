@@ -55,11 +55,19 @@ func DestQP(b []byte) (uint32, bool) {
 	return binary.BigEndian.Uint32(b[4:]) & PSNMask, true
 }
 
-// Parse takes a packet without its ICRC apart. The data is a part of b, without the padding.
+// Parse takes a packet without its ICRC apart. The data is a part of b, without the padding. With ErrOpcode, and no
+// other error, come the fields of the BTH.
 func Parse(b []byte) (h Header, data []byte, err error) {
-	n, err := h.parseBTH(b)
-	if err != nil {
+	if err := checkBTH(b); err != nil {
 		return Header{}, nil, err
+	}
+	h.parseBTH(b)
+	n := h.Opcode.HeaderLen()
+	switch {
+	case n == 0:
+		return h, nil, ErrOpcode
+	case len(b) < n:
+		return Header{}, nil, ErrShort
 	}
 	h.parseExtensions(b[BTHLen:n])
 	data = b[n:]
@@ -69,24 +77,20 @@ func Parse(b []byte) (h Header, data []byte, err error) {
 	return h, data[:len(data)-int(h.Pad)], nil
 }
 
-// parseBTH reads the base header and returns the length of all headers.
-func (h *Header) parseBTH(b []byte) (int, error) {
+func checkBTH(b []byte) error {
 	switch {
 	case len(b) < BTHLen:
-		return 0, ErrShort
+		return ErrShort
 	case len(b) > MaxPacket-ICRCLen:
-		return 0, ErrLong
+		return ErrLong
 	case b[1]&versionMask != 0:
-		return 0, ErrVersion
+		return ErrVersion
 	}
+	return nil
+}
+
+func (h *Header) parseBTH(b []byte) {
 	h.Opcode = Opcode(b[0])
-	n := h.Opcode.HeaderLen()
-	switch {
-	case n == 0:
-		return 0, ErrOpcode
-	case len(b) < n:
-		return 0, ErrShort
-	}
 	h.Solicited, h.MigReq = b[1]&solicitedBit != 0, b[1]&migReqBit != 0
 	h.Pad = b[1] >> padShift & MaxPad
 	h.PKey = binary.BigEndian.Uint16(b[2:])
@@ -94,7 +98,6 @@ func (h *Header) parseBTH(b []byte) (int, error) {
 	h.DestQP = binary.BigEndian.Uint32(b[4:]) & PSNMask
 	h.AckReq, h.Reserved = b[8]&ackReqBit != 0, b[8]&^ackReqBit
 	h.PSN = PSN(binary.BigEndian.Uint32(b[8:]) & PSNMask)
-	return n, nil
 }
 
 // parseExtensions reads b, which has exactly the length that the opcode calls for.
