@@ -30,6 +30,9 @@ type Config struct {
 	GUID uint64     // of our channel adapter: random, the same for all connections of a process
 	// Rand gives random numbers that nobody can guess: identifiers and transactions.
 	Rand func() uint64
+	// Prefix is the upper byte of all our identifiers, if it is not 0: so that processes which share an address can tell
+	// whom a message is for.
+	Prefix uint8
 	// MaxConns bounds the connections that are known at a time, MaxHalfOpen those of them that a peer has asked for and
 	// not confirmed.
 	MaxConns, MaxHalfOpen int
@@ -203,6 +206,9 @@ func (m *Manager) forget(c *conn) {
 func (m *Manager) add(c *conn) {
 	for {
 		c.id = ID(m.cfg.Rand())
+		if m.cfg.Prefix != 0 {
+			c.id = c.id&0xffffff | ID(m.cfg.Prefix)<<24
+		}
 		if c.id != 0 && m.conns[c.id] == nil {
 			m.conns[c.id] = c
 			return
