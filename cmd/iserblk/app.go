@@ -80,7 +80,7 @@ func (p *program) app() *cli.App {
 		Commands: []*cli.Command{
 			p.discoverCommand(), p.lunsCommand(), p.attachCommand(), p.detachCommand(), p.recoverCommand(), p.listCommand(),
 			p.statusCommand(), p.pathsCommand(), p.doctorCommand(), p.versionCommand(), p.completionCommand(),
-			p.manCommand(), p.workerCommand(),
+			p.manCommand(), p.demoCommand(), p.workerCommand(),
 		},
 	}
 	for _, c := range app.Commands {
