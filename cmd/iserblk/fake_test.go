@@ -16,8 +16,11 @@ import (
 	"iserblk/verbs"
 )
 
-// TestMain is also the worker that attach starts.
+// TestMain is also the worker that attach starts, and the program itself for tests that need it whole.
 func TestMain(m *testing.M) {
+	if os.Getenv(envReal) != "" {
+		playReal()
+	}
 	if len(os.Args) > 1 && os.Args[1] == "worker" {
 		os.Exit((&program{stdout: os.Stdout, stderr: os.Stderr, backend: fakeBackend()}).run(os.Args))
 	}

@@ -50,8 +50,8 @@ type Report struct {
 }
 
 const (
-	targetName    = "iqn.2026-11.local.iserblk:demo"
-	initiatorName = "iqn.2026-11.local.iserblk:demo-initiator"
+	targetName    = "iqn.2026-11.local.iserblk.demo"
+	initiatorName = "iqn.2026-11.local.iserblk.demo:initiator"
 	workers       = 16
 	blockSize     = 4096
 )
