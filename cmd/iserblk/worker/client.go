@@ -50,7 +50,7 @@ func (c *Client) do(ctx context.Context, req request, progress func(string)) (re
 	r, err := c.exchange(req, progress)
 	switch {
 	case err == nil && r.Error != "":
-		return r, &RemoteError{Text: r.Error, Code: r.Code}
+		return r, &RemoteError{Text: r.Error, Code: r.Code, Stays: !r.Leaving}
 	case err == nil:
 		return r, nil
 	case ctx.Err() != nil:

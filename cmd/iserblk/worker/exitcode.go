@@ -96,8 +96,9 @@ func ExitCode(err error) int {
 
 // RemoteError is an error that a worker reported. It matches the sentinels that have its exit code.
 type RemoteError struct {
-	Text string
-	Code int
+	Text  string
+	Code  int
+	Stays bool // the worker goes on: it serves devices
 }
 
 // Error is what the worker said.

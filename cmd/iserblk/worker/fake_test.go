@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,7 +67,7 @@ func (e *fakeEngine) Attach(_ context.Context, luns []uint64, o AttachOptions) (
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if luns == nil {
-		luns = []uint64{0, 1, 2, 3}
+		luns = slices.DeleteFunc([]uint64{0, 1, 2, 3}, func(lun uint64) bool { _, there := e.devices[lun]; return there })
 	}
 	var made []Device
 	for _, lun := range luns {

@@ -76,9 +76,9 @@ func startAndAttach(ctx context.Context, f files, lock *os.File, r AttachRequest
 	}
 	defer c.Close()
 	devices, err := c.Attach(ctx, r.LUNs, r.Options, r.Progress)
-	if err == nil {
+	if remote := new(RemoteError); err == nil || errors.As(err, &remote) && remote.Stays {
 		go child.Wait() //nolint:errcheck // only so that it is no zombie while this process lasts
-		return devices, nil
+		return devices, err
 	}
 	c.Close()
 	crashed := reap(child)
