@@ -61,7 +61,7 @@ func TestTheFenceEndsWhatAnotherProcessLeft(t *testing.T) {
 	link := must(b.dial(t.Context()))
 	defer link.Nexus.Abandon()
 	lu := must(session.Probe(t.Context(), link.Nexus, scsi.LUN{}, b.scratch))
-	if err := multipath.Fence(t.Context(), link.Nexus, lu); err != nil {
+	if err := multipath.Fence(t.Context(), link.Nexus, lu, true); err != nil {
 		t.Fatal(err)
 	}
 	b.target.Release(nil)

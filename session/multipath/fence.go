@@ -24,9 +24,11 @@ func (p *Path) fence(ctx context.Context, n *session.Nexus, u *Unit, lu session.
 }
 
 // Fence proves that nothing can still execute on a unit that a process before this one, or a device that was detached
-// by force, has left there. Every path must have logged in before, with the ISIDs that were used then. n is any nexus.
-func Fence(ctx context.Context, n *session.Nexus, lu session.LogicalUnit) error {
-	if reinstatementFences(lu) {
+// by force, has left there. reinstated says that every session in question was replaced before by a login with its own
+// ISID in its own portal group. n is any nexus. Where that is no proof, the unit is reset, which its other initiators
+// notice.
+func Fence(ctx context.Context, n *session.Nexus, lu session.LogicalUnit, reinstated bool) error {
+	if reinstated && reinstatementFences(lu) {
 		return nil
 	}
 	return reset(ctx, n, lu)

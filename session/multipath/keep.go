@@ -272,10 +272,12 @@ func (p *Path) readmit(ctx context.Context, link *Link) error {
 	return nil
 }
 
-// Stop logs the nexus out and ends the path. Every request must have ended.
-func (p *Path) Stop() {
+// Stop logs the nexus out and ends the path. Every request must have ended. It tells whether the target has agreed; if
+// not, it may still have the session.
+func (p *Path) Stop() bool {
 	p.once.Do(func() { close(p.quit) })
 	<-p.done
+	return p.loggedOut.Load()
 }
 
 // retire ends a nexus that is in charge: a clean logout, bounded.
@@ -286,7 +288,10 @@ func (p *Path) retire(link *Link) {
 	answered := make(chan struct{}, 1)
 	_ = p.cfg.Lane.Do(ctx, func() {
 		if p.nexus == n {
-			n.Logout(func(error) { answered <- struct{}{} })
+			n.Logout(func(err error) {
+				p.loggedOut.Store(err == nil)
+				answered <- struct{}{}
+			})
 			stop(p.ticker)
 			p.runTick()
 		} else {

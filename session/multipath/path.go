@@ -68,6 +68,8 @@ type Path struct {
 	once   sync.Once
 	done   chan struct{}
 	losses atomic.Uint64
+
+	loggedOut atomic.Bool
 }
 
 // Status is what people want to know of a path.

@@ -15,6 +15,20 @@ type ISID [6]byte
 // String is the ISID in hex, as targets show it.
 func (id ISID) String() string { return hex.EncodeToString(id[:]) }
 
+// MarshalText is the ISID in hex.
+func (id ISID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText takes what MarshalText made.
+func (id *ISID) UnmarshalText(text []byte) error {
+	if hex.DecodedLen(len(text)) != len(id) {
+		return errors.New("ISID of the wrong length")
+	}
+	if _, err := hex.Decode(id[:], text); err != nil {
+		return fmt.Errorf("ISID: %w", err)
+	}
+	return nil
+}
+
 // isidRandom is the type field (10b, "random") with a zero A field: it can never meet open-iscsi's 00 02 3D, which
 // would end the kernel's session with the same target.
 const isidRandom = 0x80

@@ -155,7 +155,7 @@ func keepOnce(file string, fresh []byte) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// WriteFile replaces the file's content at once, readable to the owner alone.
+// WriteFile replaces the file's content at once and on stable storage, readable to the owner alone.
 func WriteFile(file string, content []byte) error {
 	tmp, err := writeTemp(file, content)
 	if err != nil {
@@ -165,7 +165,7 @@ func WriteFile(file string, content []byte) error {
 		os.Remove(tmp)
 		return err
 	}
-	return nil
+	return syncDir(filepath.Dir(file))
 }
 
 // writeTemp writes content to stable storage beside file. os.CreateTemp gives it mode 0600.

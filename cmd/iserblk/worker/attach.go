@@ -111,23 +111,12 @@ func (e *engine) find(ctx context.Context, luns []uint64) ([]session.LogicalUnit
 		if found, err = probeAll(ctx, n, scratch, luns, e.attached); err != nil {
 			return err
 		}
-		return fenceAll(ctx, n, found)
+		return e.fence(ctx, n, found)
 	})
 	if err == nil && len(found) == 0 {
 		err = fmt.Errorf("%s has no disk that is not attached: %w", e.spec.Target, ErrNotFound)
 	}
 	return found, err
-}
-
-// fenceAll ends what a worker that died, or a device that was detached by force, has left running at the units. The
-// lanes have logged in before, so nothing of it can be on its way any more.
-func fenceAll(ctx context.Context, n *session.Nexus, units []session.LogicalUnit) error {
-	for _, lu := range units {
-		if err := multipath.Fence(ctx, n, lu); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (e *engine) attached(lun uint64) bool {
@@ -338,6 +327,9 @@ func (e *engine) remove(ctx context.Context, d *device, force bool) error {
 	e.view.Lock()
 	delete(e.devices, d.lun)
 	e.view.Unlock()
+	if force {
+		e.suspect(d.lun)
+	}
 	e.drop(ctx, d)
 	return nil
 }

@@ -35,6 +35,7 @@ type engine struct {
 	started  time.Time
 
 	mu      sync.Mutex // held over attach and detach
+	past    past
 	devices map[uint64]*device
 	view    sync.RWMutex // guards devices' map for Status
 }
@@ -85,6 +86,9 @@ func (e *engine) open(ctx context.Context, first AttachOptions) (err error) {
 		return err
 	}
 	e.target = newDialer(e.spec, e.provider, e.arena, e.log)
+	if err := e.endPast(ctx); err != nil {
+		return err
+	}
 	for i := range e.spec.Queues {
 		if err := e.addLane(ctx, i, ringless(fe)); err != nil {
 			return err
@@ -143,13 +147,15 @@ func (e *engine) Close(ctx context.Context, force bool) error {
 
 // teardown ends what open has started, in the opposite order.
 func (e *engine) teardown() {
+	loggedOut := true
 	for _, s := range e.lanes {
 		if s.path != nil {
-			s.path.Stop()
+			loggedOut = s.path.Stop() && loggedOut
 		}
 		s.lane.Stop()
 	}
 	e.lanes = nil
+	e.settle(loggedOut)
 	e.fronts.close()
 	if e.arena != nil {
 		_ = e.arena.Close()

@@ -45,7 +45,7 @@ func (d *dialer) visit(ctx context.Context, f func(context.Context, *session.Nex
 
 // visitOnce also tells whether scratch is free again.
 func (d *dialer) visitOnce(ctx context.Context, scratch session.Buffer, f func(context.Context, *session.Nexus, session.Buffer) error) (free bool, err error) {
-	n, err := d.loginTwice(ctx)
+	n, err := d.loginTwice(ctx, pdu.ISID(d.spec.FreshISID()))
 	if err != nil {
 		return true, err
 	}
@@ -64,13 +64,13 @@ func (d *dialer) abandon(n *session.Nexus) bool {
 	return true
 }
 
-// loginTwice logs in with an ISID of its own. A login that the target does not answer in time is repeated once: LIO lets
-// one initiator in after the other, and a login that was given up may hold up those behind it for a while.
-func (d *dialer) loginTwice(ctx context.Context) (*session.Nexus, error) {
-	_, n, err := d.login(ctx, pdu.ISID(d.spec.FreshISID()))
+// loginTwice repeats a login that the target does not answer in time once: LIO lets one initiator in after the other, and
+// a login that was given up may hold up those behind it for a while.
+func (d *dialer) loginTwice(ctx context.Context, isid pdu.ISID) (*session.Nexus, error) {
+	_, n, err := d.login(ctx, isid)
 	if errors.Is(err, session.ErrTimeout) && ctx.Err() == nil {
 		d.log.Info("logging in again", "err", err)
-		_, n, err = d.login(ctx, pdu.ISID(d.spec.FreshISID()))
+		_, n, err = d.login(ctx, isid)
 	}
 	return n, err
 }

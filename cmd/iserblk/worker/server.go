@@ -49,7 +49,7 @@ type server struct {
 var errLeaving = errors.New("the worker is leaving")
 
 func newServer(o serverOptions) *server {
-	o.spec.RunDir = o.dirs.Run
+	o.spec.RunDir, o.spec.KeepDir = o.dirs.Run, o.dirs.Keep
 	s := &server{
 		serverOptions: o, files: files{o.dirs.Run, o.spec.Target},
 		op: make(chan struct{}, 1), left: make(chan struct{}), record: newRecord(o.spec, o.foreground),

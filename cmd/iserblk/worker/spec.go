@@ -30,8 +30,10 @@ type Spec struct {
 	Spin     time.Duration `json:"spin,omitempty"`
 	Timeouts Timeouts      `json:"timeouts"`
 	Verbose  bool          `json:"verbose,omitempty"`
-	// RunDir is where sockets go; the worker itself fills it in.
-	RunDir string `json:"-"`
+	// RunDir is where sockets go, KeepDir what has to outlive a crash; the worker itself fills them in. Without KeepDir
+	// nothing is kept.
+	RunDir  string `json:"-"`
+	KeepDir string `json:"-"`
 }
 
 // Timeouts are the bounds of the worker's waits. Zero lets the engine choose.
