@@ -28,6 +28,9 @@ const (
 	rnrTimerCode = 12
 	// defaultAckTimeout is long enough for a peer on a busy machine.
 	defaultAckTimeout = 134 * time.Millisecond
+	// peerTimeoutCode is the least time that the peer gives us for an acknowledgement, 268 ms: the driver makes them, and
+	// its process may not get a processor for a while.
+	peerTimeoutCode = 16
 	// window is how many packets may be unacknowledged: as many as rxe takes.
 	window = 128
 )
@@ -175,7 +178,7 @@ func (c *conn) connect(ctx context.Context, a verbs.DialAttr) error {
 	err := c.end.connect(c, cm.Request{
 		Dst: a.Dst, SrcPort: c.local.Port(), QPN: c.qpn, RecvPSN: uint32(c.cfg.RecvPSN),
 		ResponderResources: readDepth, InitiatorDepth: 1, RetryCount: a.RetryCount, RNRRetry: a.RNRRetry,
-		MTU: cm.MTUCode(c.cfg.MTU), AckTimeout: cm.TimeoutCode(c.cfg.AckTimeout), TrafficClass: a.TOS,
+		MTU: cm.MTUCode(c.cfg.MTU), AckTimeout: max(cm.TimeoutCode(c.cfg.AckTimeout), peerTimeoutCode), TrafficClass: a.TOS,
 		Private: a.PrivateData,
 	})
 	if err != nil {
