@@ -101,14 +101,27 @@ A portal is HOST[:PORT], with an IPv6 address in brackets and port 3260 if none 
 iser://[USER@]PORTAL[,PORTAL...]/NAME[/LUN]; several portals are several ways to one target. Without a LUN all of them
 are meant. Options may stand before and after the arguments.
 
+There are three ways to a disk. **ublk** makes /dev/ublkbN and is the fastest. **nbd** makes /dev/nbdN by the kernel's NBD
+client; when its worker dies the kernel holds the I/O back until another takes the device over. **export** makes no device:
+it serves the LUN to NBD clients (qemu, nbdcopy, nbd-client) on a unix socket, or on TCP with TLS, and needs neither
+privileges nor io_uring. By itself attach takes ublk, else nbd.
+
 For each target one worker process serves all its LUNs. Attaching another LUN of the target joins it, detaching the last
-one ends it. Attach prints nothing but the paths of the devices, once they can be used.`
+one ends it. Attach prints nothing but the paths of the devices, or the URIs of the exports, once they can be used.`
 
 const manualRest = `# SIGNALS
 
 A worker that gets SIGTERM, SIGINT or SIGHUP detaches its devices and exits. While one of them is mounted or open it
 refuses and goes on; the next signal detaches by force, so that what is still under way fails. The same holds for
 **attach --foreground**.
+
+# RECOVERY
+
+When a worker dies, **iserblk list** shows its /dev/nbdN as parked: what the kernel had sent to the worker, and what comes
+now, waits for **--dead-timeout**, then it fails. The next worker of the same target takes all of them over, before it does
+anything else: whether **attach** starts it, for any LUN of the target, or **recover**, which does it for every target. It
+logs in as the dead one did, which ends what that one had under way, and checks that the LUN is still the same. Secrets are
+not written down: recover looks for them where attach does. /dev/ublkbN do not outlive their worker.
 
 # CREDENTIALS
 
@@ -139,7 +152,10 @@ stands before the first such line, or below \[\*\], holds for all targets withou
 ended with it.
 
 /run/iserblk
-: Control sockets, locks, logs, and who serves what.
+: Control sockets, locks, logs, who serves what, and the sockets of exports (NAME-LUN.nbd).
+
+$XDG_RUNTIME_DIR/iserblk, $XDG_STATE_HOME/iserblk
+: Take the place of the last two for users other than root.
 
 # EXIT STATUS
 
