@@ -12,7 +12,9 @@ import (
 // known tells whether name is the export's. No name means it, too.
 func (e *Export) known(name string) bool { return name == "" || name == e.name }
 
-func (h *handshake) rules() *rules { return &rules{limits: &h.exp.limits, form: h.form} }
+func (h *handshake) rules() *rules {
+	return &rules{limits: &h.exp.limits, payload: h.exp.payload, form: h.form}
+}
 
 // exportName ends the options the old way, in which nothing can be refused but by hanging up.
 func (h *handshake) exportName(name string) error {
@@ -116,7 +118,7 @@ func (h *handshake) describe(o option, want []infoType) {
 	b = binary.BigEndian.AppendUint64(b, h.exp.size.Load())
 	h.reply(o, repInfo, binary.BigEndian.AppendUint16(b, h.rules().flags()))
 
-	minimum, preferred, maximum := blockSizes(&h.exp.limits)
+	minimum, preferred, maximum := h.rules().blockSizes()
 	b = binary.BigEndian.AppendUint16(nil, uint16(infoBlockSize))
 	b = binary.BigEndian.AppendUint32(b, minimum)
 	b = binary.BigEndian.AppendUint32(b, preferred)

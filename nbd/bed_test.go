@@ -75,8 +75,14 @@ func (u *unit) do(r *block.Request) syscall.Errno {
 	part := u.data.bytes[r.Offset : r.Offset+r.Length]
 	switch r.Op {
 	case block.Read:
+		if len(r.Data) != len(part) || len(part) > int(l.MaxTransfer) {
+			return syscall.EILSEQ
+		}
 		copy(r.Data, part)
 	case block.Write:
+		if len(r.Data) != len(part) || len(part) > int(l.MaxTransfer) {
+			return syscall.EILSEQ
+		}
 		copy(part, r.Data)
 		if r.Flags&block.FUA != 0 {
 			u.fua++
@@ -151,6 +157,7 @@ type bedOptions struct {
 	limits block.Limits
 	queues int
 	conns  int
+	buffer int // bytes of each, 0: as many as the unit transfers
 	unit   func(*unit)
 	listen bool
 	wrap   func(block.Queue) block.Queue
@@ -218,11 +225,15 @@ func newBed(t testing.TB, o bedOptions) *bed {
 
 func buffers(o bedOptions) []Buffer {
 	n := BuffersPerQueue(o.limits.Depth, o.conns, o.queues)
-	mem := make([]byte, n*int(o.limits.MaxTransfer))
+	size := o.buffer
+	if size == 0 {
+		size = int(o.limits.MaxTransfer)
+	}
+	mem := make([]byte, n*size)
 	var out []Buffer
 	for range n {
-		out = append(out, Buffer{Mem: mem[:o.limits.MaxTransfer:o.limits.MaxTransfer]})
-		mem = mem[o.limits.MaxTransfer:]
+		out = append(out, Buffer{Mem: mem[:size:size]})
+		mem = mem[size:]
 	}
 	return out
 }
@@ -267,6 +278,13 @@ func (b *bed) checkHub(h *hub) {
 	if s := b.export.Stats(); s.InFlight != 0 {
 		b.t.Errorf("%d requests in flight after the end", s.InFlight)
 	}
+}
+
+// with is the same bed for another test, within which it is used.
+func (b *bed) with(t testing.TB) *bed {
+	c := *b
+	c.t = t
+	return &c
 }
 
 // content is what the unit holds now.

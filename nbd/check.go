@@ -8,13 +8,14 @@ const mostSkipped = 32 << 20
 
 // rules is what a connection's requests have to obey.
 type rules struct {
-	limits *block.Limits
-	form   Replies
-	status bool // base:allocation was selected
+	limits  *block.Limits
+	payload uint32 // the most bytes of a read or write
+	form    Replies
+	status  bool // base:allocation was selected
 }
 
-// payload is how many bytes follow r's header.
-func (c *rules) payload(r *request) uint64 {
+// follows is how many bytes follow r's header.
+func (c *rules) follows(r *request) uint64 {
 	if c.form == Extended {
 		if r.flags&cmdFlagPayloadLen != 0 {
 			return r.length
@@ -114,7 +115,7 @@ func (c *rules) checkRange(r *request, size uint64) *refusal {
 		return refuseRange
 	case (r.offset|r.length)&(uint64(c.limits.BlockSize)-1) != 0:
 		return refuseAlignment
-	case r.length <= uint64(c.limits.MaxTransfer):
+	case r.length <= uint64(c.payload):
 		return nil
 	case r.cmd == cmdWrite, r.cmd == cmdRead && c.form == Simple:
 		return refuseLength
@@ -154,11 +155,11 @@ func (c *rules) flags() uint16 {
 }
 
 // blockSizes are the constraints that a client is told: what is smaller than the preferred size is slower.
-func blockSizes(l *block.Limits) (minimum, preferred, maximum uint32) {
+func (c *rules) blockSizes() (minimum, preferred, maximum uint32) {
 	const usual = 4096
-	preferred = max(usual, l.PhysicalBlockSize)
-	for preferred > l.MaxTransfer {
+	preferred = max(usual, c.limits.PhysicalBlockSize)
+	for preferred > c.payload {
 		preferred /= 2
 	}
-	return l.BlockSize, preferred, l.MaxTransfer
+	return c.limits.BlockSize, preferred, c.payload
 }

@@ -138,7 +138,7 @@ func (c *Conn) request() bool {
 		c.drain()
 		return false
 	}
-	payload := c.rules.payload(&r)
+	payload := c.rules.follows(&r)
 	if payload > mostSkipped {
 		c.fail(fmt.Errorf("%w: a payload of %d bytes", ErrProtocol, payload))
 		return false

@@ -17,7 +17,7 @@ import (
 
 // Buffer is the memory of one request.
 type Buffer struct {
-	Mem    []byte // at least Limits.MaxTransfer bytes outside the Go heap
+	Mem    []byte // BufferSize bytes outside the Go heap; the smallest of all is the largest request that clients may make
 	Region uint32 // the region of the arena that Mem lies in, for block.Request
 }
 
@@ -51,6 +51,13 @@ func BuffersPerQueue(depth uint16, maxConns, queues int) int {
 	return int(depth) + connsPerQueue(maxConns, queues)
 }
 
+// BufferSize is how many bytes a Buffer should have: the unit's largest transfer, or what clients count on that do not ask
+// for the maximum. A longer request than the unit takes is done in several.
+func BufferSize(l *block.Limits) int { return max(int(l.MaxTransfer), usualPayload) }
+
+// usualPayload is how much nbdcopy asks for, whatever it was told.
+const usualPayload = 256 << 10
+
 func connsPerQueue(maxConns, queues int) int {
 	if maxConns <= 0 {
 		maxConns = DefaultMaxConns
@@ -63,6 +70,7 @@ type Export struct {
 	name        string
 	description string
 	limits      block.Limits
+	payload     uint32 // the most bytes of a read or write
 	size        atomic.Uint64
 	fail        atomic.Int32
 	closing     atomic.Bool // no more requests
@@ -82,7 +90,9 @@ func NewExport(ctx context.Context, cfg Config) (*Export, error) {
 	if err := cfg.check(); err != nil {
 		return nil, &Error{Op: "make export", Err: err}
 	}
-	e := &Export{name: cfg.Name, description: cfg.Description, limits: cfg.Limits, log: cfg.Log, turn: make(chan struct{}, 1)}
+	e := &Export{
+		name: cfg.Name, description: cfg.Description, limits: cfg.Limits, payload: cfg.payload(), log: cfg.Log, turn: make(chan struct{}, 1),
+	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -122,6 +132,17 @@ func (cfg *Config) check() error {
 		}
 	}
 	return nil
+}
+
+// payload is the largest request: what every Buffer has room for, in whole blocks.
+func (cfg *Config) payload() uint32 {
+	n := mostSkipped
+	for i := range cfg.Queues {
+		for j := range cfg.Queues[i].Buffers {
+			n = min(n, len(cfg.Queues[i].Buffers[j].Mem))
+		}
+	}
+	return uint32(n) &^ (cfg.Limits.BlockSize - 1)
 }
 
 func (cfg *Config) checkQueue(qc *QueueConfig) error {
@@ -235,7 +256,7 @@ func (h *hub) serve(fd int, o ConnOptions) (*Conn, error) {
 	}
 	c := &Conn{
 		hub: h, fd: fd, done: make(chan struct{}), header: requestLen,
-		rules: rules{limits: &h.exp.limits, form: o.Replies, status: o.BlockStatus && o.Replies != Simple},
+		rules: rules{limits: &h.exp.limits, payload: h.exp.payload, form: o.Replies, status: o.BlockStatus && o.Replies != Simple},
 	}
 	if o.Replies == Extended {
 		c.header = extRequestLen

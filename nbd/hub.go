@@ -66,7 +66,7 @@ func newHub(e *Export, qc QueueConfig, limit int) *hub {
 	h.slots, h.nfree = make([]slot, len(qc.Buffers)), len(qc.Buffers)
 	for i := range h.slots {
 		s := &h.slots[i]
-		s.hub, s.mem = h, qc.Buffers[i].Mem[:e.limits.MaxTransfer:e.limits.MaxTransfer]
+		s.hub, s.mem = h, qc.Buffers[i].Mem[:e.payload:e.payload]
 		s.extents = make([]block.Extent, 0, extentsIn(len(s.mem)))
 		s.req = block.Request{Region: qc.Buffers[i].Region, Sink: h}
 		h.free.push(s)

@@ -81,6 +81,29 @@ func TestWhatTheUnitCannotDoInOneGoIsDoneInSeveral(t *testing.T) {
 	})
 }
 
+func TestReadsAndWritesBeyondTheUnitsLargestAreDoneInSeveral(t *testing.T) {
+	onEveryForm(t, func(t *testing.T, o bedOptions, form Replies) {
+		o.buffer = 5 * testTransfer / 2
+		o.unit = func(u *unit) { u.late = true }
+		b := newBed(t, o)
+		c := b.connect(ConnOptions{Replies: form})
+		data := pattern(o.buffer, 5)
+		for i := range data {
+			data[i] ^= byte(i >> 12)
+		}
+		c.must(request{cmd: cmdWrite, flags: cmdFlagFUA, offset: 512, length: uint64(o.buffer)}, data)
+		got := c.must(request{cmd: cmdRead, offset: 512, length: uint64(o.buffer)}, nil)
+		if !bytes.Equal(got.data, data) || !bytes.Equal(b.content()[512:512+o.buffer], data) {
+			t.Error("wrong bytes")
+		}
+		b.on(b.units[0], func() {
+			if u := b.units[0]; u.pieces != 6 || u.fua != 3 {
+				t.Errorf("%d requests to the unit, %d with FUA", u.pieces, u.fua)
+			}
+		})
+	})
+}
+
 func TestWithoutAVolatileCacheNothingIsFlushed(t *testing.T) {
 	onBoth(t, func(t *testing.T, o bedOptions) {
 		o.limits = testLimits()

@@ -27,7 +27,7 @@ type slot struct {
 	head []byte // of the reply
 	body []byte // of the reply, after head
 
-	// What of cmd is still to be done. A command without data may take several of the unit's requests, and a flush.
+	// What of cmd is still to be done. A command may take several of the unit's requests, and a flush.
 	req     block.Request
 	at      uint64
 	left    uint64
@@ -79,17 +79,21 @@ func (s *slot) advance() bool {
 func (s *slot) shape() uint64 {
 	l := &s.hub.exp.limits
 	q := &s.req
+	n := min(s.left, uint64(l.MaxTransfer)) // of what moves data
 	switch s.cmd.cmd {
-	case cmdRead, cmdCache:
-		q.Op = block.Read
-		q.Data = s.mem[:min(s.left, uint64(l.MaxTransfer))]
-		return uint64(len(q.Data))
-	case cmdWrite:
-		q.Op, q.Data = block.Write, s.mem[:s.left]
-		if s.cmd.flags&cmdFlagFUA != 0 && l.FUA {
+	case cmdRead, cmdWrite:
+		at := s.at - s.cmd.offset
+		q.Op, q.Data = block.Read, s.mem[at:at+n:at+n]
+		if s.cmd.cmd == cmdWrite {
+			q.Op = block.Write
+		}
+		if s.cmd.cmd == cmdWrite && s.cmd.flags&cmdFlagFUA != 0 && l.FUA {
 			q.Flags = block.FUA
 		}
-		return s.left
+		return n
+	case cmdCache:
+		q.Op, q.Data = block.Read, s.mem[:n]
+		return n
 	case cmdTrim:
 		q.Op = block.Discard
 		return piece(s.at, s.left, l.MaxDiscard, uint64(l.DiscardGranularity), uint64(l.DiscardAlignment))
