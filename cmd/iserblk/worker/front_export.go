@@ -98,6 +98,9 @@ func exportSocket(run, target string, lun uint64) string {
 	return filepath.Join(run, hex.EncodeToString(sum[:8])+suffix)
 }
 
+// plainQuery keeps what a query may hold readable, and does without the plus that some parsers do not take for a space.
+var plainQuery = strings.NewReplacer("%2F", "/", "%3A", ":", "+", "%20")
+
 // exportURI is what clients find the export by (the NBD project's uri.md).
 func exportURI(addr net.Addr, secure bool) string {
 	scheme := "nbd"
@@ -105,7 +108,7 @@ func exportURI(addr net.Addr, secure bool) string {
 		scheme = "nbds"
 	}
 	if addr.Network() == "unix" {
-		return scheme + "+unix:///?socket=" + strings.ReplaceAll(url.QueryEscape(addr.String()), "%2F", "/")
+		return scheme + "+unix:///?socket=" + plainQuery.Replace(url.QueryEscape(addr.String()))
 	}
 	at, err := netip.ParseAddrPort(addr.String())
 	if err == nil && at.Addr().IsUnspecified() {
