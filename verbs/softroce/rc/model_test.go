@@ -40,6 +40,8 @@ type party struct {
 	buffers     [][]byte
 	free        []int // buffers to post
 	stingy      int   // buffers posted at a time
+	pause       time.Duration
+	nextBuffers time.Duration
 	done        int
 	nextDone    uint64
 	unsignaled  bool
@@ -67,8 +69,12 @@ func newParty(e *end, jobs []job, stingy int, unsignaled bool) *party {
 	return p
 }
 
-// postBuffers gives a few buffers away.
+// postBuffers gives a few buffers away, now and then.
 func (p *party) postBuffers() error {
+	if p.net.now < p.nextBuffers {
+		return nil
+	}
+	p.nextBuffers = p.net.now + p.pause
 	for n := 0; n < p.stingy && len(p.free) > 0; n++ {
 		i := p.free[0]
 		p.free = p.free[1:]
@@ -225,6 +231,7 @@ func TestWhateverTheNetworkDoesEverythingArrivesOnceAndInOrder(t *testing.T) {
 		var parties [2]*party
 		for i, e := range n.ends {
 			parties[i] = newParty(e, drawJobs(rt, "jobs"), rapid.IntRange(1, 8).Draw(rt, "buffers at a time"), rapid.Bool().Draw(rt, "unsignaled"))
+			parties[i].pause = rapid.SampledFrom([]time.Duration{0, 300 * time.Microsecond, 5 * time.Millisecond}).Draw(rt, "pause")
 		}
 		parties[0].other, parties[1].other = parties[1], parties[0]
 		var err error
