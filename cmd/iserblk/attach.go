@@ -46,7 +46,7 @@ func (p *program) attachCommand() *cli.Command {
 		&cli.IntFlag{Name: flagDepth, Usage: "allow `N` requests in flight on each queue"},
 		&cli.BoolFlag{Name: flagReadOnly, Usage: "refuse writes"},
 		&cli.BoolFlag{Name: flagForeground, Usage: "serve in this process until a signal or the last detach"},
-		&cli.DurationFlag{Name: flagNoPathTimeout, Usage: "without a path fail I/O after `TIME`; -1s holds it back for ever"},
+		&cli.GenericFlag{Name: flagNoPathTimeout, Value: &patience{time.Minute}, Usage: "without a path fail I/O after `TIME`; 0 fails it at once, forever holds it back"},
 		&cli.DurationFlag{Name: flagCommandTimeout, Usage: "abort a command that takes the target longer than `TIME`"},
 		&cli.DurationFlag{Name: flagNopInterval, Usage: "ping a target that has been silent for `TIME`"},
 		&cli.DurationFlag{Name: flagNopTimeout, Usage: "give a path up when a ping is not answered within `TIME`"},
@@ -95,8 +95,8 @@ func checkAttachFlags(c *cli.Context) error {
 	if err := checkExportFlags(c); err != nil {
 		return err
 	}
-	if q := c.Int(flagQueues); c.IsSet(flagQueues) && (q < 1 || q > maxQueues) {
-		return badInput("--%s %d: want 1 to %d", flagQueues, q, maxQueues)
+	if q := c.Int(flagQueues); c.IsSet(flagQueues) && (q < 1 || q > worker.MaxQueues()) {
+		return badInput("--%s %d: want 1 to %d: one for each processor, and %d at most", flagQueues, q, worker.MaxQueues(), worker.QueueLimit)
 	}
 	if d := c.Int(flagDepth); c.IsSet(flagDepth) && (d < 1 || d > maxDepth) {
 		return badInput("--%s %d: want 1 to %d", flagDepth, d, maxDepth)
@@ -104,11 +104,8 @@ func checkAttachFlags(c *cli.Context) error {
 	return notNegative(c, flagTimeout, flagLoginTimeout, flagCommandTimeout, flagNopInterval, flagNopTimeout)
 }
 
-// The most that a ublk device has (linux/ublk_cmd.h: UBLK_MAX_QUEUE_DEPTH) and that makes sense.
-const (
-	maxQueues = 256
-	maxDepth  = 4096
-)
+// maxDepth is the most that a ublk device has (linux/ublk_cmd.h: UBLK_MAX_QUEUE_DEPTH).
+const maxDepth = 4096
 
 func (p *program) attachByWorker(c *cli.Context, u targetURL, d state.Dirs, luns []uint64) error {
 	ctx, stop := interruptible(c.Context)
@@ -159,7 +156,7 @@ func (p *program) attachSpec(ctx context.Context, c *cli.Context, u targetURL, d
 	s, err := p.spec(ctx, c, u, d)
 	s.Queues, s.Depth = c.Int(flagQueues), c.Int(flagDepth)
 	s.Spin = c.Duration(flagSpin)
-	s.Timeouts.NoPath, s.Timeouts.Command = c.Duration(flagNoPathTimeout), c.Duration(flagCommandTimeout)
+	s.Timeouts.NoPath, s.Timeouts.Command = c.Generic(flagNoPathTimeout).(*patience).Duration, c.Duration(flagCommandTimeout)
 	s.Timeouts.NopIdle, s.Timeouts.NopWait = c.Duration(flagNopInterval), c.Duration(flagNopTimeout)
 	return s, opts, err
 }

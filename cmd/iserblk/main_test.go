@@ -75,7 +75,7 @@ func TestAttachPrintsOnlyPaths(t *testing.T) {
 	s := newShell(t)
 	s.want(0, "/dev/fake0\n", "", "attach", url0)
 	s.want(15, "", "already attached as /dev/fake0", "attach", url0+"/0")
-	s.want(0, "/dev/fake7\n", "--queues of its first attach stay in force", "attach", url0+"/7", "--queues", "2")
+	s.want(0, "/dev/fake7\n", "--queues of its first attach stay in force", "attach", url0+"/7", "--queues", "1")
 	s.want(28, "", "/dev/fake7 is in use", "detach", "/dev/fake7")
 	s.want(0, "", "", "detach", "--force", "/dev/fake7")
 	s.want(0, "", "", "detach", "fake0")
@@ -96,6 +96,8 @@ func TestBadInput(t *testing.T) {
 		"attach iser://u%3Asecret@10.0.0.1/" + target: "--chap-secret-file",
 		"attach " + url0 + " --queues 0":              "want 1 to",
 		"attach " + url0 + " --queues many":           "invalid value",
+		"attach " + url0 + " --queues 65":             "64 at most",
+		"attach " + url0 + " --no-path-timeout never": "want a time such as 30s, 0 or forever",
 		"attach " + url0 + " --frontend scsi":         "want auto, ublk",
 		"attach " + url0 + " --source here":           "is no address",
 		"attach " + url0 + " --initiator-name me":     "not an iSCSI name",

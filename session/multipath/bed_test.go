@@ -66,7 +66,8 @@ type way struct {
 type setting struct {
 	target  isertarget.Options
 	disk    isertarget.DiskOptions
-	noPath  time.Duration
+	noPath  time.Duration // 0 is patience
+	atOnce  bool          // no wait for a path at all
 	command time.Duration
 	lanes   int
 }
@@ -75,6 +76,9 @@ func newBed(t *testing.T, s setting) *bed {
 	t.Helper()
 	if s.noPath == 0 {
 		s.noPath = patience
+	}
+	if s.atOnce {
+		s.noPath = 0
 	}
 	b := &bed{net: verbstest.New(), target: isertarget.New(s.target), setting: s}
 	b.disk = b.target.AddDisk(0, s.disk)

@@ -207,19 +207,23 @@ func (o *op) again() {
 
 // patience sends the command again after a pause, until the time for it is used up: then the request ends with errno.
 func (o *op) patience(errno syscall.Errno) {
-	if o.impatient() {
+	if o.impatient(busyPatience) {
 		o.q.finish(o, errno)
 		return
 	}
 	o.q.delay(o)
 }
 
-// impatient tells whether the first trouble with o was too long ago to go on.
-func (o *op) impatient() bool {
+// busyPatience is how long a target that answers may at least be busy with something else. NoPathTimeout may be none.
+const busyPatience = 5 * time.Second
+
+// impatient tells whether the first trouble with o was too long ago to go on. The time for it is NoPathTimeout, and no
+// less than least.
+func (o *op) impatient(least time.Duration) bool {
 	now := time.Now()
 	if o.since.IsZero() {
 		o.since = now
 	}
 	limit := o.q.path.cfg.NoPathTimeout
-	return limit >= 0 && now.Sub(o.since) > limit
+	return limit >= 0 && now.Sub(o.since) > max(limit, least)
 }

@@ -36,7 +36,7 @@ type Config struct {
 	// Await, where there is one, returns when dialling is worth a try at once, such as when a port has come up since
 	// the last Dial, and when ctx ends.
 	Await func(ctx context.Context)
-	// NoPathTimeout is how long requests wait for a path before they end with EIO; negative means for ever.
+	// NoPathTimeout is how long requests wait for a path before they end with EIO: 0 not at all, negative for ever.
 	NoPathTimeout time.Duration
 	// Log takes the path's history. It is never used on the lane.
 	Log *slog.Logger

@@ -110,7 +110,7 @@ func (q *Queue) refuses(o *op) bool {
 
 // park has o wait, unless it has done that for long enough: a request that ends every nexus must not go round for ever.
 func (q *Queue) park(o *op) {
-	if o.impatient() {
+	if o.impatient(0) {
 		q.finish(o, syscall.EIO)
 		return
 	}

@@ -17,11 +17,15 @@ const (
 	// arenaCapacity is address space, not memory: only what devices carve is ever populated.
 	arenaCapacity = 32 << 30
 	// maxTransfer is the largest request in bytes. tgt closes the connection above it and says so nowhere.
-	maxTransfer   = 512 << 10
-	defaultDepth  = 64
-	maxQueues     = 64
-	defaultNoPath = 60 * time.Second
+	maxTransfer  = 512 << 10
+	defaultDepth = 64
 )
+
+// QueueLimit is the most queues that a worker serves, whatever the machine.
+const QueueLimit = 64
+
+// MaxQueues is the most that make sense here: a queue keeps one processor busy.
+func MaxQueues() int { return min(QueueLimit, runtime.NumCPU()) }
 
 // engine serves one target with a lane, and so a session, for each queue.
 type engine struct {
@@ -64,12 +68,8 @@ func withDefaults(s Spec) Spec {
 		// A lane serves all that one path carries; more of them pay where there are processors to spare.
 		s.Queues = max(1, min(4, runtime.NumCPU()/2))
 	}
-	s.Queues = min(s.Queues, maxQueues, runtime.NumCPU())
 	if s.Depth <= 0 {
 		s.Depth = defaultDepth
-	}
-	if s.Timeouts.NoPath == 0 {
-		s.Timeouts.NoPath = defaultNoPath
 	}
 	return s
 }

@@ -36,10 +36,10 @@ type Spec struct {
 	KeepDir string `json:"-"`
 }
 
-// Timeouts are the bounds of the worker's waits. Zero lets the engine choose.
+// Timeouts are the bounds of the worker's waits. Zero lets the engine choose, but for NoPath.
 type Timeouts struct {
 	Login   time.Duration `json:"login,omitempty"`   // one connect and login
-	NoPath  time.Duration `json:"noPath,omitempty"`  // how long I/O is held back without a path; negative is for ever
+	NoPath  time.Duration `json:"noPath,omitempty"`  // how long I/O is held back without a path; 0 is not at all, negative for ever
 	Command time.Duration `json:"command,omitempty"` // how long the target may take for one command before it is aborted
 	NopIdle time.Duration `json:"nopIdle,omitempty"` // silence after which a path is pinged
 	NopWait time.Duration `json:"nopWait,omitempty"` // how long the answer may take
@@ -107,6 +107,8 @@ func (s Spec) check() error {
 		return fmt.Errorf("spec of version %d, this program speaks version %d", s.Version, SpecVersion)
 	case len(s.Portals) == 0:
 		return errors.New("spec without a portal")
+	case s.Queues > QueueLimit:
+		return fmt.Errorf("%w: %d queues, at most %d are served", ErrInput, s.Queues, QueueLimit)
 	}
 	return state.CheckName(s.Target)
 }
