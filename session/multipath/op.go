@@ -25,11 +25,16 @@ type op struct {
 }
 
 // changes tells whether o changes the unit's content.
-func (o *op) changes() bool { return o.req.Op != block.Read && o.req.Op != block.Flush }
+func (o *op) changes() bool {
+	return o.req.Op == block.Write || o.req.Op == block.Discard || o.req.Op == block.WriteZeroes
+}
 
 // build makes the SCSI command for o's request.
 func (o *op) build() syscall.Errno {
 	q, r := o.q, o.req
+	if r.Op == block.Allocation {
+		return o.allocation()
+	}
 	if errno := q.unit.check(r); errno != 0 {
 		return errno
 	}
@@ -147,6 +152,10 @@ func (o *op) CommandDone(c *session.Command) {
 // good ends the request when all of its data was moved. A short transfer is never passed on: the tail of a read
 // would be stale bytes, that of a write is missing at the target.
 func (o *op) good(c *session.Command) {
+	if o.req.Op == block.Allocation {
+		o.located(c)
+		return
+	}
 	if c.Short != 0 {
 		if o.short++; o.short < maxShort {
 			o.again()
@@ -164,6 +173,9 @@ func (o *op) good(c *session.Command) {
 }
 
 func (o *op) failed(c *session.Command) {
+	if o.req.Op == block.Allocation && o.unlocated(c) {
+		return
+	}
 	switch scsi.Classify(c.Status, c.Sense) {
 	case scsi.ActionOK: // a recovered error
 		o.good(c)

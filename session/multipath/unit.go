@@ -21,6 +21,7 @@ type Unit struct {
 	state    atomic.Uint32
 	stale    atomic.Bool  // it has said that it has changed, and was not looked at since
 	deferred atomic.Bool  // a completed write was lost and no flush has said so yet
+	mute     atomic.Bool  // it does not know what is allocated
 	hazards  atomic.Int32 // queues that gave a write up whose old copy may still be carried out: see Queue.abandon
 
 	growing  sync.Mutex
@@ -141,6 +142,7 @@ func limitsOf(lu session.LogicalUnit, maxTransfer uint32, depth uint16) block.Li
 	}
 	if lu.WriteSame {
 		l.MaxWriteZeroes = zeroingLimit(lu, lu.MaxWriteSameBlocks)
+		l.FastZeroes = lu.WriteSameUnmap && lu.ReadsZeroes
 	}
 	return l
 }
