@@ -142,7 +142,11 @@ func (d *Device) bringUp(ctx context.Context, cfg Config) error {
 	if err := d.started(ctx); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
-	return d.nodeReady(ctx)
+	if err := d.nodeReady(ctx); err != nil {
+		return err
+	}
+	d.tune(ctx)
+	return nil
 }
 
 // openChar opens /dev/ublkcN, which udev may still be making or looking at.

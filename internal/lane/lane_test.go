@@ -96,7 +96,7 @@ func (s *fakeSource) Busy() bool { return s.busy.Load() }
 func (s *fakeSource) work(t *testing.T) {
 	t.Helper()
 	s.pending.Add(1)
-	if _, err := unix.Write(s.fd, knock); err != nil {
+	if _, err := unix.Write(s.fd, knock); err != nil && err != unix.EAGAIN { // EAGAIN: it is readable still
 		t.Fatal(err)
 	}
 }
@@ -386,11 +386,51 @@ func TestASourceIsArmedOnceAWakeUp(t *testing.T) {
 		until(t, "work done", func() bool { return s.done.Load() == 1 })
 		on(t, l, func() {})
 		on(t, l, func() {
-			if s.armed < 2 || s.armed > 4 {
+			if s.armed < 1 || s.armed > 4 {
 				t.Errorf("armed %d times for one wake-up", s.armed)
 			}
 			l.Remove(s)
 		})
+	})
+}
+
+func TestALaneThatHasJustWorkedNapsUnarmedOnceNothingIsOutstanding(t *testing.T) {
+	l := &Lane{nap: napper{limit: defaultNap, recent: true}}
+	s := newSource(t)
+	l.watches = []*watch{{lane: l, source: s, fd: s.fd, live: true}}
+	if !l.resting() {
+		t.Error("it arms for a nap with nothing outstanding")
+	}
+	s.busy.Store(true)
+	if l.resting() {
+		t.Error("it does not arm though an answer is awaited")
+	}
+	s.busy.Store(false)
+	l.nap.recent = false
+	if l.resting() {
+		t.Error("it goes to a long sleep unarmed")
+	}
+}
+
+// silentSource gets more work right after each Poll that found some, and nobody knocks.
+type silentSource struct{ *fakeSource }
+
+func (s silentSource) Poll() int {
+	n := s.fakeSource.Poll()
+	if n > 0 && s.done.Load() < 20 {
+		s.pending.Store(1)
+	}
+	return n
+}
+
+func TestWhatComesByItselfAfterIOIsFoundWhenTheNapEnds(t *testing.T) {
+	onBoth(t, func(t *testing.T, opt Options) {
+		l := startLane(t, opt)
+		s := silentSource{newSource(t)}
+		on(t, l, func() { l.Add(s) })
+		s.work(t)
+		until(t, "all of it found", func() bool { return s.done.Load() == 20 })
+		on(t, l, func() { l.Remove(s) })
 	})
 }
 

@@ -1,6 +1,9 @@
 package lane
 
-import "time"
+import (
+	"syscall"
+	"time"
+)
 
 // turn is one round of the loop.
 func (l *Lane) turn() {
@@ -31,13 +34,29 @@ func (l *Lane) readMail() int {
 // enter ends a turn that handled n things: it submits what was queued and sleeps in the same system call if there is
 // nothing left to look at, or goes straight on.
 func (l *Lane) enter(n int) {
-	if l.engine.ready() || l.keepSpinning(n) || !l.armAll() || l.engine.ready() || !l.mail.sleep() {
+	switch {
+	case l.engine.ready():
 		l.engine.submit()
-		return
+	case l.keepSpinning(n):
+		l.engine.submit()
+		if n == 0 {
+			yield()
+		}
+	case !l.resting() && !l.armAll() || l.engine.ready() || !l.mail.sleep():
+		l.engine.submit()
+	default:
+		l.sleep()
+		l.mail.wake()
 	}
-	l.sleep()
-	l.mail.wake()
 }
+
+// resting says that the Sources need not be armed before this sleep: it is a nap right after I/O, and nothing is left
+// with the targets. Arming costs system calls that the next request would have to wait for. What a target sends of its
+// own accord is found when the nap ends.
+func (l *Lane) resting() bool { return l.nap.worthwhile() && !l.busy() }
+
+// yield lets whoever waits for this CPU go first: it may be what the lane waits for.
+func yield() { _, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }
 
 func (l *Lane) sleep() {
 	until := l.untilTimer()
