@@ -82,7 +82,7 @@ func (r *requester) advance(q *QP, now time.Duration, to wire.PSN) {
 	r.win.grow(to.Sub(r.oldest))
 	r.oldest = to
 	if r.upcoming.Less(to) { // we had gone back, and need not have
-		r.upcoming, r.cur = to, 0
+		r.upcoming = to // cur follows as requests complete
 	}
 	for q.sq.n > 0 && r.upcomingIsPast(q, to) {
 		q.completeSend(verbs.StatusSuccess)

@@ -256,6 +256,9 @@ func TestWhateverTheNetworkDoesEverythingArrivesOnceAndInOrder(t *testing.T) {
 			if p.qp.Pending() != 0 || p.qp.sq.n != 0 {
 				rt.Fatal("something is left over")
 			}
+			if s := p.qp.Stats(); n.healthy() && s.Retransmits > s.RNRNaks {
+				rt.Fatalf("packets are repeated that were not lost: %+v", s)
+			}
 		}
 		if n.now > 10*time.Minute {
 			rt.Fatalf("took %v", n.now)

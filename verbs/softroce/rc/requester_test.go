@@ -252,3 +252,94 @@ func TestAQueuePairThatCannotWorkIsNotMade(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestEveryMessageAsksForAnAcknowledgementAtItsEnd(t *testing.T) {
+	v := newTarget(t)
+	mustPost(t, v.qp.PostMessage(1, make([]byte, 600)), v.qp.PostWrite(2, 1, 1, nil))
+	as := v.answers()
+	if len(as) != 4 || as[0].AckReq || !as[2].AckReq || !as[3].AckReq {
+		t.Errorf("%+v", as)
+	}
+}
+
+func TestReadsDoNotWaitForEachOther(t *testing.T) {
+	v := newTarget(t)
+	mustPost(t, v.qp.PostRead(1, 1, 1, make([]byte, 300)), v.qp.PostRead(2, 1, 1, nil), v.qp.PostMessage(3, nil))
+	if as := v.answers(); len(as) != 3 {
+		t.Errorf("%+v", as)
+	}
+}
+
+func TestNoMoreReadsAreUnderWayThanAgreedOn(t *testing.T) {
+	v := newTarget(t)
+	for i := range uint64(testConfig().ORD + 2) {
+		mustPost(t, v.qp.PostRead(i, 1, 1, make([]byte, 10)))
+	}
+	first := v.qp.req.oldest
+	if as := v.answers(); len(as) != testConfig().ORD {
+		t.Errorf("%d READs at first", len(as))
+	}
+	v.qp.Receive(v.now, v.packet(wire.Header{Opcode: wire.ReadResponseOnly, PSN: first, Syndrome: wire.AckNoCredits}, make([]byte, 10)))
+	if as := v.answers(); len(as) != 1 {
+		t.Errorf("%d READs when one is done", len(as))
+	}
+}
+
+func TestANakThatTheNetworkDoublesCountsOnce(t *testing.T) {
+	v := newTarget(t)
+	mustPost(t, v.qp.PostMessage(1, make([]byte, 2000)))
+	first := v.qp.req.oldest
+	v.answers()
+	nak := wire.Header{Opcode: wire.Ack, PSN: first.Add(2), Syndrome: wire.NakSequence}
+	if again := v.tell(nak, nil); len(again) != leastWindow || again[0].PSN != nak.PSN {
+		t.Errorf("these come again: %+v", again)
+	}
+	if again := len(v.tell(nak, nil)); again != 0 {
+		t.Errorf("%d packets come again once more", again)
+	}
+}
+
+func TestAReadWhoseAnswerHasAGapIsRepeatedFromThere(t *testing.T) {
+	v := newTarget(t)
+	buf := make([]byte, 6*256)
+	mustPost(t, v.qp.PostRead(1, 1, 1000, buf))
+	first := v.qp.req.oldest
+	v.answers()
+	full := bytes.Repeat([]byte{7}, 256)
+	response := func(o wire.Opcode, i int) []wire.Header {
+		return v.tell(wire.Header{Opcode: o, PSN: first.Add(i), Syndrome: wire.AckNoCredits}, full)
+	}
+	response(wire.ReadResponseFirst, 0)
+	var again []wire.Header
+	for i := 2; i < 5; i++ {
+		again = append(again, response(wire.ReadResponseMiddle, i)...)
+	}
+	if len(again) != 1 || again[0].PSN != first.Add(1) || again[0].VA != 1000+256 || again[0].Length != 5*256 {
+		t.Fatalf("%+v", again)
+	}
+	if more := response(wire.ReadResponseLast, 5); len(more) != 0 {
+		t.Errorf("%+v", more)
+	}
+	for i := 1; i < 6; i++ {
+		response(wire.ReadResponseMiddle, i) // whichever it is of
+	}
+	wantStatuses(t, v.poll(), []uint64{1}, verbs.StatusSuccess)
+	if bytes.Count(buf, []byte{7}) != len(buf) {
+		t.Error("not all data has come")
+	}
+}
+
+func TestAPeerThatAsksToWaitIsNotSilent(t *testing.T) {
+	n := newNetwork(t, func(a, b *Config) {
+		a.AckTimeout, a.RetryCount, b.RNRTimer = 10*time.Millisecond, 0, wire.RNRCode(30*time.Millisecond)
+	})
+	a := n.ends[0]
+	mustPost(t, a.qp.PostMessage(1, nil))
+	a.pump()
+	for n.now < 500*time.Millisecond {
+		n.step()
+	}
+	if a.qp.Status() != verbs.StatusSuccess {
+		t.Error(a.qp.Status())
+	}
+}

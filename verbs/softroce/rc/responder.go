@@ -123,13 +123,16 @@ func (r *responder) accept(n int) {
 
 // end closes a message, if o is its last packet, and acknowledges what wants to be.
 func (r *responder) end(q *QP, h *wire.Header, within operationInProgress) {
+	// Every NAK costs rxe one of its retries, and nothing but an ACK gives them back: one for each NAK, then, or a long
+	// message on a bad network is given up although it gets on.
+	repaired := r.quiet
 	r.accept(1)
 	r.within = within
 	if h.Opcode.Ends() {
 		r.within = betweenMessages
 		r.msn = (r.msn + 1) & wire.PSNMask
 	}
-	if h.AckReq {
+	if h.AckReq || repaired {
 		q.out.say(wire.AckNoCredits, h.PSN, r.msn)
 	}
 }
@@ -241,8 +244,9 @@ func readPackets(n, mtu int) int { return max(1, (n+mtu-1)/mtu) }
 // again with what the memory holds now, as far as it was asked for before (IBTA 9.7.5.1.1, 9.7.5.1.4).
 func (r *responder) again(q *QP, h *wire.Header) {
 	if h.Opcode != wire.ReadRequest {
+		// Not for what came later as well: rxe takes an ACK for the PSN of a READ as its answer, without the data.
 		if h.AckReq {
-			q.out.say(wire.AckNoCredits, r.expected.Add(-1), r.msn)
+			q.out.say(wire.AckNoCredits, h.PSN, r.msn)
 		}
 		return
 	}

@@ -169,3 +169,13 @@ func TestAnAcknowledgementNeverOvertakesTheAnswerToARead(t *testing.T) {
 	wantSaid(t, v.answers(), said{wire.ReadResponseFirst, psn, wire.AckNoCredits, 1},
 		said{wire.ReadResponseLast, psn.Add(1), wire.AckNoCredits, 1}, said{wire.Ack, psn.Add(2), wire.AckNoCredits, 2})
 }
+
+func TestWhoHasNoBufferIsNotTakenToHaveOneByAnOlderRequest(t *testing.T) {
+	v := newTarget(t)
+	psn := v.qp.resp.expected
+	v.tell(wire.Header{Opcode: wire.SendOnly, PSN: psn}, nil)
+	v.qp.Receive(v.now, v.packet(wire.Header{Opcode: wire.SendOnly, PSN: psn.Add(1), AckReq: true}, nil))
+	v.qp.Receive(v.now, v.packet(wire.Header{Opcode: wire.SendOnly, PSN: psn, AckReq: true}, nil))
+	v.qp.Receive(v.now, v.packet(wire.Header{Opcode: wire.SendOnly, PSN: psn.Add(2), AckReq: true}, nil))
+	wantSaid(t, v.answers(), said{wire.Ack, psn.Add(1), wire.RNRNak(testConfig().RNRTimer), 1})
+}

@@ -142,6 +142,9 @@ func (n *network) carry(to *end, raw []byte) {
 	n.fly(at, to, raw)
 }
 
+// healthy: no packet is ever harmed.
+func (n *network) healthy() bool { return n.oneIn == 0 && len(n.planned) == 0 }
+
 func (n *network) fly(at time.Duration, to *end, raw []byte) {
 	heap.Push(&n.queue, flying{at: at, n: n.sent, to: to, raw: raw})
 }
