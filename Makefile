@@ -1,4 +1,4 @@
-# make deps build test lint bench demo fmt clean
+# make demo demo-lab deps build test lint bench fmt clean
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
@@ -9,7 +9,7 @@ GOLANGCI_LINT := $(TOOLS)/golangci-lint-v2.15.0
 GOFUMPT := $(TOOLS)/gofumpt-v0.12.0
 GOVULNCHECK := $(TOOLS)/govulncheck-v1.1.4
 
-.PHONY: deps build test lint fmt bench demo clean
+.PHONY: deps build test lint fmt bench demo demo-lab clean
 
 # What is not there is installed with apt, by root; anyone else is told how.
 deps:
@@ -26,7 +26,13 @@ test: deps build
 bench: deps build
 	scripts/bench
 
-demo: deps build
+# Needs Go and nothing else: no privilege, no packages, no VM. DEMO_FLAGS: see bin/demo/iserblk demo --help.
+demo:
+	@CGO_ENABLED=0 go build -o bin/demo/iserblk ./cmd/iserblk
+	@bin/demo/iserblk demo $(DEMO_FLAGS)
+
+# The same against Linux's own target, with a real block device, in a VM.
+demo-lab: deps build
 	scripts/demo
 
 lint: deps $(GOLANGCI_LINT) $(GOFUMPT) $(GOVULNCHECK)

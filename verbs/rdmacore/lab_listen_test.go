@@ -67,10 +67,13 @@ func TestThePassiveEndMovesDataBothWays(t *testing.T) {
 		if err := far.RDMARead(keys.ReadKey, verbs.Addr(p.source()), got); err != nil || !bytes.Equal(got, p.source()) {
 			t.Fatalf("read: %v", err)
 		}
-		if err := far.Send(big[:100]); err != nil {
+		if err := far.Send(big[:10]); err != nil {
 			t.Fatal(err)
 		}
-		if wcs := p.poll(1); ofWC(wcs, verbs.WCRecv) != 1 || wcs[0].Len != 100 {
+		if wcs := p.poll(1); ofWC(wcs, verbs.WCRecv) != 1 || wcs[0].Len != 10 {
+			t.Fatalf("%+v", wcs)
+		}
+		if wcs := p.poll(0); len(wcs) != 0 {
 			t.Fatalf("%+v", wcs)
 		}
 		p.tell(p.source(), keys.ReadKey)

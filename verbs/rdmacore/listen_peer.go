@@ -226,12 +226,12 @@ func (p *peerConn) take() {
 }
 
 func (p *peerConn) complete(wc *verbs.WC) {
+	i := int(uint32(wc.ID))
 	var err error
 	if wc.Status != verbs.StatusSuccess {
 		err = wc.Status
-		p.die()
+		defer p.die() // after the one that has the reason
 	}
-	i := int(uint32(wc.ID))
 	switch {
 	case wc.ID&recvID == 0:
 		p.ends[i] <- err
@@ -326,19 +326,29 @@ func (p *peerConn) move(op C.int, rkey uint32, va uint64, b []byte) error {
 		p.free <- i
 		return p.failed("reach", err)
 	}
-	select {
-	case err := <-p.ends[i]:
-		if err != nil {
-			return p.failed("reach", err) // with the queue pair in ERR no slot is needed any more
-		}
-	case <-p.dead:
-		return p.failed("reach", errPeerGone)
+	if err := p.wait(i); err != nil {
+		return p.failed("reach", err) // with the queue pair in ERR no slot is needed any more
 	}
 	if op == C.BLK_RDMA_READ {
 		copy(b, mem)
 	}
 	p.free <- i
 	return nil
+}
+
+// wait waits for the end of the work request in slot i.
+func (p *peerConn) wait(i int) error {
+	select {
+	case err := <-p.ends[i]:
+		return err
+	case <-p.dead:
+	}
+	select {
+	case err := <-p.ends[i]: // both: it may be why
+		return err
+	default:
+		return errPeerGone
+	}
 }
 
 func (p *peerConn) post(op C.int, i int, rkey uint32, va uint64, mem []byte) error {

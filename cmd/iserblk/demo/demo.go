@@ -71,7 +71,7 @@ type run struct {
 func Run(ctx context.Context, o Options) (Report, error) {
 	r := &run{Options: o, screen: screen{out: o.Out, colour: o.Terminal}}
 	r.report = Report{Target: targetName, Provider: o.Provider, Size: uint64(o.Size)}
-	dir, err := os.MkdirTemp("", "iserblk-demo-")
+	dir, err := os.MkdirTemp(base(), "iserblk-demo-")
 	if err != nil {
 		return r.report, err
 	}
@@ -81,6 +81,15 @@ func Run(ctx context.Context, o Options) (Report, error) {
 		err = stopped
 	}
 	return r.report, errors.Join(err, os.RemoveAll(dir))
+}
+
+// base is where the demo keeps what it needs: a socket's address has no room for a long path (unix(7)).
+func base() string {
+	const most = 40
+	if d := os.TempDir(); len(d) <= most {
+		return d
+	}
+	return "/tmp"
 }
 
 func (r *run) tell(ctx context.Context) error {
