@@ -89,15 +89,10 @@ func TestAnyIDOfAnIPv4HeaderIsAccepted(t *testing.T) {
 func TestADamagedPacketIsRefused(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		packet := drawPacket(t)
-		src, dst := srcV4, dstV4
-		if rapid.Bool().Draw(t, "IPv6") {
-			src, dst = srcV6, dstV6
-		}
-		d := slowICRC(src, dst, 0, dontFragment, packet)
-		// One bit, anywhere but in the congestion byte: no choice of 16 other bits makes up for that at these lengths.
+		d := slowICRC(srcV6, dstV6, 0, 0, packet)
 		bit := rapid.IntRange(0, len(d)*8-1).Filter(func(i int) bool { return i/8 != 4 }).Draw(t, "bit")
 		d[bit/8] ^= 1 << (bit % 8)
-		if NewFlow(src, dst).Check(src.Port(), d) {
+		if NewFlow(srcV6, dstV6).Check(srcV6.Port(), d) {
 			t.Fatal("accepted")
 		}
 	})

@@ -5,7 +5,7 @@
 #
 #   LAB_OUT=/tmp/out scripts/lab run -- verbs/softroce/wire/testdata/capture.sh
 #
-# rxe.hex has one packet a line, from the IP header on, as `pcap2hex` below prints them.
+# rxe.hex has one packet a line: pcap2hex rxe-v4.pcap rxe-v6.pcap
 set -euo pipefail
 cd "$(dirname "$0")/../../../.."
 # shellcheck source=../../../../scripts/lab.d/guest.sh
