@@ -62,7 +62,10 @@ func TestFaultsKeepTheTestsTime(t *testing.T) {
 		return steps
 	}
 	want := []step{
-		{2 * unit, scsi.StatusGood}, {5 * unit, scsi.StatusGood}, {5 * unit, scsi.StatusBusy}, {10 * unit, scsi.StatusGood},
+		{2 * unit, scsi.StatusGood},
+		{5 * unit, scsi.StatusGood},
+		{5 * unit, scsi.StatusBusy},
+		{10 * unit, scsi.StatusGood},
 		{17 * unit, scsi.StatusGood},
 	}
 	for range 3 {

@@ -150,7 +150,9 @@ func (r *run) show(ctx context.Context, args ...string) (string, error) {
 }
 
 // common is what need not be typed elsewhere: by itself, the initiator takes the name that the host has.
-func (r *run) common() []string { return []string{"--provider", r.Provider, "--initiator-name", initiatorName} }
+func (r *run) common() []string {
+	return []string{"--provider", r.Provider, "--initiator-name", initiatorName}
+}
 
 // discover asks for the target, and for its units by each portal.
 func (r *run) discover(ctx context.Context) error {

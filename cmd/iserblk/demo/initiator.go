@@ -20,9 +20,8 @@ import (
 
 // initiator runs the commands of the initiator as a person would, in processes of their own.
 type initiator struct {
-	exe  string
-	dir  string // of all that it keeps
-	last string // what the last command said on standard error
+	exe string
+	dir string // of all that it keeps
 }
 
 // command prepares one, in directories of its own.
