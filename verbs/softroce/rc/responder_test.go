@@ -66,6 +66,16 @@ func TestARequestThatComesAgainIsAcknowledgedAgainAndNotExecuted(t *testing.T) {
 	}
 }
 
+func TestARequestThatComesAgainIsNotAcknowledgedTogetherWithALaterRead(t *testing.T) {
+	v := newTarget(t)
+	psn := v.qp.resp.expected
+	write := wire.Header{Opcode: wire.WriteOnly, PSN: psn, RKey: v.writeKey, VA: memAddr, Length: 5, AckReq: true}
+	v.tell(write, []byte("first"))
+	v.tell(wire.Header{Opcode: wire.ReadRequest, PSN: psn.Add(1), RKey: v.readKey, VA: memAddr, Length: 300}, nil)
+	// An ACK for the PSN that is the last of the READ would pass for its answer, without the data.
+	wantSaid(t, v.tell(write, []byte("first")), said{wire.Ack, psn, wire.AckNoCredits, 2})
+}
+
 func TestAReadThatComesAgainIsAnsweredAgain(t *testing.T) {
 	v := newTarget(t)
 	psn := v.qp.resp.expected

@@ -82,25 +82,25 @@ func TestPacketsOfTheKernelAreUnderstoodAndRebuiltByteForByte(t *testing.T) {
 }
 
 func TestPacketsOfTheKernelAreRefusedWhenABitIsDamaged(t *testing.T) {
-	tried, accepted := 0, 0
+	blind := map[int]bool{} // bits that nothing is noticed of
 	for _, c := range readCaptured(t) {
 		f := NewFlow(c.src, c.dst)
 		for i := range len(c.datagram) * 8 {
 			c.datagram[i/8] ^= 1 << (i % 8)
 			ok := f.Check(c.src.Port(), c.datagram)
 			c.datagram[i/8] ^= 1 << (i % 8)
+			body := i/8 < len(c.datagram)-ICRCLen
 			switch mayChange := i/8 == 4; { // the congestion byte
-			case mayChange && !ok, !mayChange && ok && len(c.ip) == ipv6Len:
+			case mayChange && !ok, !mayChange && ok && (len(c.ip) == ipv6Len || !body):
 				t.Fatalf("line %d: bit %d: %v", c.line, i, ok)
 			case !mayChange && ok:
-				accepted++
+				blind[i] = true
 			}
-			tried++
 		}
 	}
-	// Over IPv4 17 bits are hidden, and 15 remain to tell by.
-	if accepted > 4*tried>>15 {
-		t.Errorf("%d of %d damaged packets are taken", accepted, tried)
+	// Over IPv4, 17 bits are hidden and 15 remain to tell by: at one place in 32768 on average, a bit looks like those.
+	if len(blind) > 2 {
+		t.Errorf("blind for bits %v", blind)
 	}
 }
 
