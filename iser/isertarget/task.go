@@ -78,6 +78,9 @@ func (c *Conn) admit(k *task, p pdu.SCSICommand) bool {
 // otherPDUs is how many receives an initiator has to leave for PDUs that are no commands.
 const otherPDUs = 8
 
+// maxExpected is more data than any command of an initiator with sense has, in bytes: there is a buffer for it.
+const maxExpected = 64 << 20
+
 // fault is what is wrong with a command's headers.
 func (c *Conn) fault(k *task, p pdu.SCSICommand) string {
 	o, rest := c.t.opt, int64(k.cmd.EDTL)-int64(k.cmd.Immediate)
@@ -85,6 +88,8 @@ func (c *Conn) fault(k *task, p pdu.SCSICommand) string {
 	switch {
 	case p.Immediate():
 		return "immediate bit"
+	case k.cmd.EDTL > maxExpected:
+		return fmt.Sprintf("%d bytes expected", k.cmd.EDTL)
 	case !p.Final():
 		return "unsolicited data announced"
 	case k.read && k.write:

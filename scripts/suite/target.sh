@@ -3,6 +3,7 @@
 # disks; then iserblk does the same, over the same device.
 # kernels: trixie-backports bookworm-backports
 # timeout: 240
+# shellcheck disable=SC2119 # the helpers' defaults
 source "$(dirname "$0")/lib.sh"
 
 iqn=iqn.2026-01.test.isertarget:disk
