@@ -6,13 +6,13 @@
 source "$(dirname "$0")/lib.sh"
 
 live() { bin/iserblk status "$device" -o json | jq -e '[.. | .state? | strings] | all(. == "live")'; }
-gsi() { ip netns exec far rdma resource show qp dev rxe_h1 lqpn 1; }
+gsi() { ip netns exec far rdma resource show qp link rxe_h1 | grep 'lqpn 1 '; }
 
 # shut DEV SECONDS shuts the interface; meanwhile a command that dials does no harm either.
 shut() {
 	ip -n far link set "$1" down
 	sleep "$2"
-	"${IN[@]}" bin/iserblk discover --timeout 5s "$PORTAL" 2>/run/lab/stderr && fail "discovered by an interface that is shut"
+	"${IN[@]}" bin/iserblk discover --provider rdmacore --timeout 5s "$PORTAL" 2>/run/lab/stderr && fail "discovered by an interface that is shut"
 	grep -q "rxe_$1 port 1 on $1" /run/lab/stderr || fail "it does not say which port: $(</run/lab/stderr)"
 	ip -n far link set "$1" up
 }
