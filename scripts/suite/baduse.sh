@@ -58,7 +58,7 @@ ok "attached already, and none the worse for it"
 detach "$device"
 
 rdma link delete rxe_d0
-refuse 12 . bin/iserblk attach "$url/0"
+refuse 12 'rdma link add' bin/iserblk attach "$url/0" --provider rdmacore
 ok "no RDMA device for the route"
 
 nothing_left

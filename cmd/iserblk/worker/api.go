@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"iserblk/verbs"
@@ -82,6 +83,8 @@ type Backend struct {
 	// Orphans are what workers of a target that died in the middle of an attach have left and nobody knows of. nil:
 	// nothing.
 	Orphans func(run, target string) []Device
+	// ChooseProvider says which provider of RDMA the name would give for a way to dst, and why.
+	ChooseProvider func(name string, src, dst netip.Addr) (provider, why string, err error)
 	// Devices lists the RDMA devices that the provider of this name sees; "" is the default one.
 	Devices func(ctx context.Context, provider string) ([]verbs.DeviceInfo, error)
 }

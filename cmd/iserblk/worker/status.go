@@ -58,9 +58,9 @@ type Status struct {
 	Target     string       `json:"target"`
 	Alias      string       `json:"alias,omitempty"` // TargetAlias, if the target has one
 	Initiator  string       `json:"initiator"`
-	Provider   string       `json:"provider"` // of RDMA: "rdmacore" or "softroce"
+	Provider   string       `json:"provider"`          // of RDMA: "rdmacore" or "softroce"
 	Because    string       `json:"because,omitempty"` // why that provider, if it was not asked for
-	Queues     int          `json:"queues"`   // lanes, each with a session on every path
+	Queues     int          `json:"queues"`            // lanes, each with a session on every path
 	Failovers  uint64       `json:"failovers"`
 	Paths      []PathStatus `json:"paths"`
 	Devices    []Device     `json:"devices"`
