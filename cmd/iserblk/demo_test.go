@@ -226,3 +226,16 @@ func forbidIOUring() error {
 	}
 	return nil
 }
+
+func TestDemoTakesSensibleOptionsOnly(t *testing.T) {
+	s := newShell(t)
+	for args, part := range map[string]string{
+		"demo here": "usage: iserblk demo", "demo --size 0": "want 1 to", "demo --size many": "invalid value",
+		"demo -o yaml": "want table or json",
+	} {
+		s.want(7, "", part, strings.Fields(args)...)
+	}
+	if _, errs, code := s.do("demo", "--provider", "nobody"); code == 0 || !strings.Contains(errs, "nobody") {
+		t.Errorf("exit code %d, %q", code, errs)
+	}
+}

@@ -286,7 +286,7 @@ func TestCompletionOffersWhatFits(t *testing.T) {
 	s.want(0, "/dev/fake0\n", "", "attach", url0)
 	t.Setenv("ISERBLK_RUN_DIR", s.run)
 	for words, want := range map[string]string{
-		"d":                   "discover detach doctor",
+		"d":                   "discover detach doctor demo",
 		"detach ":             "/dev/fake0",
 		"list -o ":            "json table",
 		"attach --chap-t":     "--chap-target-user --chap-target-secret-file",

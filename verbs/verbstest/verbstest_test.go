@@ -397,3 +397,50 @@ func TestEverythingAtOnceFromManyGoroutinesEndsInOrder(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// What is written against the passive end of any provider finds it here, too.
+func TestTheNetworkIsAnAcceptor(t *testing.T) {
+	var acceptor verbs.Acceptor = verbstest.New()
+	provider := acceptor.(verbs.Provider)
+	l, err := acceptor.Listen(t.Context(), verbs.ListenAttr{
+		Addr: netip.AddrPortFrom(addr.Addr(), 0), PrivateData: []byte("reply"), RecvDepth: 4, RecvSize: 64,
+	})
+	if err != nil || l.Addr().Port() == 0 {
+		t.Fatal(l, err)
+	}
+	if _, err := acceptor.Listen(t.Context(), verbs.ListenAttr{Addr: l.Addr()}); err == nil {
+		t.Error("one address was given twice")
+	}
+	arena, err := verbs.NewArena(1 << 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer arena.Close()
+	dial := func() verbs.Conn {
+		c, err := provider.Dial(t.Context(), verbs.DialAttr{
+			Dst: l.Addr(), PrivateData: []byte("request"), SendDepth: 1, RecvDepth: 1, Arena: arena,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	kept, waiting := dial(), dial()
+	defer kept.Close()
+	defer waiting.Close()
+	far, err := l.Accept(t.Context())
+	if err != nil || string(far.PrivateData()) != "request" || string(kept.PeerPrivateData()) != "reply" {
+		t.Errorf("%v, %q, %q", err, far.PrivateData(), kept.PeerPrivateData())
+	}
+	_ = l.Close()
+	if ev := <-waiting.Events(); ev.Kind != verbs.EventDisconnected {
+		t.Errorf("whom nobody accepted: %+v", ev)
+	}
+	if len(kept.Events()) != 0 {
+		t.Error("the end of the listener ended a connection that was accepted")
+	}
+	_ = far.Close()
+	if ev := <-kept.Events(); ev.Kind != verbs.EventDisconnected {
+		t.Errorf("%+v", ev)
+	}
+}
