@@ -18,8 +18,8 @@ judge() {
 	"$@" "$device" >/dev/null
 	mkdir -p "$MNT"
 	mount "$device" "$MNT"
-	bin/fsx -size $((1 << 20)) -ops 400 "$MNT/fsx" || fail "fsx on $kind"
-	fio --name=files --directory="$MNT" --size=6M --nrfiles=3 --rw=randrw --bsrange=1k-64k --ioengine=psync \
+	bin/fsx -size $((1 << 20)) -ops 200 "$MNT/fsx" || fail "fsx on $kind"
+	fio --name=files --directory="$MNT" --size=4M --nrfiles=2 --rw=randrw --bsrange=1k-64k --ioengine=psync \
 		--verify=crc32c --verify_fatal=1 --do_verify=1 --fsync=32 --output=/run/lab/fio || { cat /run/lab/fio >&2; fail "fio on $kind"; }
 	umount "$MNT"
 	echo 3 >/proc/sys/vm/drop_caches
@@ -71,9 +71,9 @@ expect "cache of a LUN that has none" "$(queue "$through" write_cache)" "write t
 "$ISERBLK" status "$device" | grep -q 'nbd, 1 queues' || fail "status: $("$ISERBLK" status "$device")"
 ok "$device and $through: as their LUNs are"
 
-verify "$device" 1 --size=2M --ioengine=libaio
-verify "$device" 32 --size=16M --ioengine=libaio
-verify "$through" 128 --size=12M --ioengine=libaio
+verify "$device" 1 --size=1M --ioengine=libaio
+verify "$device" 32 --size=8M --ioengine=libaio
+verify "$through" 128 --size=8M --ioengine=libaio
 ok "depth 1, 32 and 128, no error"
 
 judge "$device" mkfs.ext4 -q

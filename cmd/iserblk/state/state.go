@@ -97,12 +97,12 @@ func (d Dirs) Seed() (Seed, error) {
 // iscsiName is where open-iscsi keeps the initiator name of a host.
 const iscsiName = "etc/iscsi/initiatorname.iscsi"
 
-// InitiatorName is the host's iSCSI name: that of open-iscsi below root if there is one, else one that is made once
-// and kept.
+// InitiatorName is the host's iSCSI name: that of open-iscsi below root if there is one that this user may read, else one
+// that is made once and kept.
 func (d Dirs) InitiatorName(root string) (string, error) {
 	file := filepath.Join(root, iscsiName)
 	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) { // the host's name is root's business
 		file = filepath.Join(d.Keep, "initiatorname.iscsi")
 		text, err = keepOnce(file, []byte("InitiatorName="+newInitiatorName()+"\n"))
 	}

@@ -81,6 +81,9 @@ func (f *nbdFrontend) create(ctx context.Context, p plan) (front, error) {
 	if cfg.Sockets > 1 {
 		cfg.RequestTimeout = requestTimeout(f.times)
 	}
+	if p.adopt != nil {
+		cfg.Cookie = p.adopt.Cookie
+	}
 	d, err := f.make(ctx, cfg, p.adopt)
 	if err != nil {
 		return nil, errors.Join(err, x.Close(context.WithoutCancel(ctx)))
@@ -97,7 +100,6 @@ func (f *nbdFrontend) make(ctx context.Context, cfg nbdkernel.Config, old *Devic
 	if err != nil {
 		return nil, err
 	}
-	cfg.Cookie = old.Cookie
 	return f.control.Adopt(ctx, index, cfg)
 }
 
