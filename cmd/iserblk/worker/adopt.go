@@ -62,7 +62,7 @@ func (s *server) adopt(ctx context.Context, eng Engine, req request) ([]Device, 
 	var adopted, left []Device
 	var errs []error
 	for _, old := range s.stillParked() {
-		asked := req.LUNs == nil || len(req.LUNs) == 0 || slices.Contains(req.LUNs, old.LUN)
+		asked := len(req.LUNs) == 0 || slices.Contains(req.LUNs, old.LUN)
 		d, err := eng.Adopt(ctx, old)
 		switch {
 		case err != nil:

@@ -82,7 +82,6 @@ type multipathBuffer struct {
 type frontends struct {
 	opened  map[string]frontend
 	chosen  string // what auto came to
-	runDir  string
 	openers map[string]func(context.Context, AttachOptions) (frontend, error)
 }
 

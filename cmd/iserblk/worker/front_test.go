@@ -143,7 +143,8 @@ func TestCookiesAreOfThisRunDirectoryAndTarget(t *testing.T) {
 		t.Error("two prefixes are the same")
 	}
 	p := cookiePrefix(a, "x")
-	if p != cookiePrefix(a, "x") || !strings.HasPrefix(newCookie(p, 3), p+"3/") || newCookie(p, 3) == newCookie(p, 3) {
-		t.Error(p, newCookie(p, 3))
+	one, two := newCookie(p, 3), newCookie(p, 3)
+	if p != cookiePrefix(a, "x") || !strings.HasPrefix(one, p+"3/") || one == two {
+		t.Error(p, one, two)
 	}
 }
