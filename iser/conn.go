@@ -36,6 +36,7 @@ type Conn struct {
 	repost             []verbs.RecvWR // handled since the last repost
 	wcs                [wcBatch]verbs.WC
 
+	windows     windows
 	posted      int // work requests with the device
 	fullFeature bool
 	aborted     bool
@@ -98,6 +99,7 @@ func (c *Conn) dial(ctx context.Context, provider verbs.Provider, o Options) err
 	}
 	c.qp = qp
 	c.lkey = qp.Keys(c.region).LKey
+	c.windows.exposer, _ = qp.(verbs.Exposer)
 	c.inline = uint32(qp.MaxInline())
 	c.info = newInfo(qp)
 	return nil

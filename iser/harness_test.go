@@ -45,6 +45,12 @@ func (w *wire) HandlePDU(bhs pdu.BHS, data []byte) {
 
 func newWire(t testing.TB, net *verbstest.Net, o iser.Options) *wire {
 	t.Helper()
+	return newWireOver(t, net, net, o)
+}
+
+// newWireOver dials through a provider that may change what net gives.
+func newWireOver(t testing.TB, net *verbstest.Net, provider verbs.Provider, o iser.Options) *wire {
+	t.Helper()
 	w := &wire{t: t, net: net}
 	var err error
 	if w.listener, err = w.net.Portal(portal); err != nil {
@@ -57,7 +63,7 @@ func newWire(t testing.TB, net *verbstest.Net, o iser.Options) *wire {
 		t.Fatal(err)
 	}
 	o.Target, o.Arena = portal, w.arena
-	if w.conn, err = iser.Dial(t.Context(), w.net, o); err != nil {
+	if w.conn, err = iser.Dial(t.Context(), provider, o); err != nil {
 		t.Fatal(err)
 	}
 	if w.peer, err = w.listener.AcceptPeer(t.Context()); err != nil {

@@ -141,6 +141,9 @@ func (c *Conn) receive(wc *verbs.WC, n session.Notifier) error {
 		return err
 	}
 	c.stats.Received++
+	if bhs.Opcode() == pdu.OpSCSIResponse {
+		c.windows.close(bhs.ITT())
+	}
 	n.HandlePDU(bhs, data)
 	return nil
 }

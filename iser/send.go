@@ -26,7 +26,7 @@ func (c *Conn) SendCommand(bhs *[pdu.BHSLen]byte, dir session.Direction, buf ses
 	if n == 0 {
 		return session.ErrNoSlot
 	}
-	t, lkey, err := c.expose(dir, buf, immediate)
+	t, lkey, err := c.expose(pdu.BHS(bhs[:]).ITT(), dir, buf, immediate)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (c *Conn) checkCommand(bhs *[pdu.BHSLen]byte, dir session.Direction, buf se
 
 // expose gives the tags that open buf to the target, and the local key of its region. The part of an Out buffer that
 // goes along as immediate data is left out, and with it the tag when nothing remains (RFC 7145 7.3.1).
-func (c *Conn) expose(dir session.Direction, buf session.Buffer, immediate int) (tags, uint32, error) {
+func (c *Conn) expose(itt pdu.ITT, dir session.Direction, buf session.Buffer, immediate int) (tags, uint32, error) {
 	if dir == session.NoData || len(buf.Mem) == 0 {
 		return tags{}, 0, nil
 	}
@@ -72,11 +72,20 @@ func (c *Conn) expose(dir session.Direction, buf session.Buffer, immediate int) 
 	var t tags
 	switch {
 	case dir == session.In:
-		t.readKey, t.readVA = keys.WriteKey, verbs.Addr(buf.Mem)
+		t.readKey, t.readVA = c.key(itt, buf.Mem, keys.WriteKey, true), verbs.Addr(buf.Mem)
 	case immediate < len(buf.Mem):
-		t.writeKey, t.writeVA = keys.ReadKey, verbs.Addr(buf.Mem)+uint64(immediate)
+		rest := buf.Mem[immediate:]
+		t.writeKey, t.writeVA = c.key(itt, rest, keys.ReadKey, false), verbs.Addr(rest)
 	}
 	return t, keys.LKey, nil
+}
+
+// key is one that opens mem to the target: for this command alone where that can be had, else that of its region.
+func (c *Conn) key(itt pdu.ITT, mem []byte, ofRegion uint32, targetWrites bool) uint32 {
+	if c.windows.exposer == nil {
+		return ofRegion
+	}
+	return c.windows.open(itt, mem, targetWrites)
 }
 
 // SendControl queues any other PDU (RFC 5047 5.1.1). data is at most 8192 bytes.

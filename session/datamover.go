@@ -32,6 +32,7 @@ type Datamover interface {
 	// SendCommand queues a SCSI Command PDU (Send_Control with Put_Data or Get_Data implied): buf becomes the task's
 	// tagged buffer for dir, and the first immediate bytes of an Out buffer go along as immediate data (bhs already
 	// says so in its DataSegmentLength). bhs is copied before it returns. ErrNoSlot means: not now, again after Poll.
+	// Commands that are unanswered differ in the low 16 bits of their ITTs.
 	SendCommand(bhs *[pdu.BHSLen]byte, dir Direction, buf Buffer, immediate int) error
 	// SendControl queues any other PDU; bhs and data are copied before it returns. It has send slots of its own that
 	// commands cannot use up, so it does not fail for want of one while the caller keeps at most ControlSlots

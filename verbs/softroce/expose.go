@@ -5,6 +5,8 @@ import (
 	"iserblk/verbs/softroce/rc"
 )
 
+var _ verbs.Exposer = (*conn)(nil)
+
 // Expose opens exactly mem to the peer, in one direction, under a random key of its own, until Unexpose. mem must lie in
 // the connection's arena. It allocates only when more is exposed than ever before.
 func (c *conn) Expose(mem []byte, peerWrites bool) uint32 {
