@@ -70,7 +70,7 @@ func (c *Conn) sendAnswer(p pdu.LoginRequest, answer []byte) bool {
 		return true
 	}
 	c.login.answer = nil
-	transit := p.Transit() && c.login.chap.satisfied(c.t.opt.CHAP)
+	transit := p.Transit() && c.login.chap.satisfied(c.chap())
 	if transit && p.NSG() == pdu.StageFullFeature {
 		return c.finishLogin(p, answer)
 	}
@@ -102,12 +102,20 @@ func (c *Conn) beginLogin(p pdu.LoginRequest, keys pdu.Text) pdu.LoginStatus {
 	return pdu.LoginSuccess
 }
 
+// chap is what this login has to prove.
+func (c *Conn) chap() CHAP {
+	if o := c.t.opt.CHAP; !c.login.discovery || o.Discovery {
+		return o
+	}
+	return CHAP{}
+}
+
 // answerKeys negotiates, or takes a step of the authentication.
 func (c *Conn) answerKeys(answer []byte, p pdu.LoginRequest, keys pdu.Text) ([]byte, pdu.LoginStatus) {
 	if p.CSG() == pdu.StageSecurity {
-		return c.login.chap.step(answer, c.t.opt.CHAP, keys)
+		return c.login.chap.step(answer, c.chap(), keys)
 	}
-	if !c.login.chap.satisfied(c.t.opt.CHAP) {
+	if !c.login.chap.satisfied(c.chap()) {
 		return nil, pdu.LoginAuthenticationFailure
 	}
 	return c.negotiate(answer, keys), pdu.LoginSuccess

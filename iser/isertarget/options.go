@@ -36,6 +36,7 @@ type Options struct {
 type CHAP struct {
 	User, Secret             string // the initiator's
 	MutualUser, MutualSecret string // the target's own; empty when it does not authenticate itself
+	Discovery                bool   // ask for it in discovery sessions, too
 	Algorithms               []int  // that are taken; nil means 5 (MD5), 6 (SHA1), 7 (SHA-256) and 8 (SHA3-256)
 }
 

@@ -128,6 +128,17 @@ func TestDiscoveryFindsEveryPortal(t *testing.T) {
 	b.noViolations()
 }
 
+func TestDiscoveryNeedsASecretOnlyWhereThatIsAskedFor(t *testing.T) {
+	for _, asks := range []bool{false, true} {
+		b := newBed(t, isertarget.Options{CHAP: isertarget.CHAP{User: "u", Secret: "the right secret", Discovery: asks}}, isertarget.DiskOptions{})
+		dm := must[*iser.Conn](t)(iser.Dial(b.ctx(), b.net, iser.Options{Target: portalAddr, Arena: b.arena, Discovery: true}))
+		defer dm.Close()
+		if _, err := session.Discover(b.ctx(), dm, b.params()); errors.Is(err, session.ErrAuth) != asks {
+			t.Errorf("asked for a secret: %v, error is %v", asks, err)
+		}
+	}
+}
+
 func TestLoginIsRefusedWithTheRightStatus(t *testing.T) {
 	secret := isertarget.CHAP{User: "u", Secret: "the right secret"}
 	for name, c := range map[string]struct {

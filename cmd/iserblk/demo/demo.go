@@ -29,11 +29,6 @@ type Options struct {
 	Portals []netip.AddrPort
 }
 
-// DefaultPortals are two loopback addresses with the port of iSCSI.
-var DefaultPortals = []netip.AddrPort{
-	netip.MustParseAddrPort("127.0.0.1:3260"), netip.MustParseAddrPort("127.0.0.2:3260"),
-}
-
 // Report is what a run has shown.
 type Report struct {
 	Target   string   `json:"target"`
