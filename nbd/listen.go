@@ -21,8 +21,10 @@ type ListenConfig struct {
 	Network string
 	// Address is a path, or host:port.
 	Address string
-	// TLS, when set, is required of every client. TCP takes it.
+	// TLS, when set, is required of every client. TCP takes it, or else Plain.
 	TLS *tls.Config
+	// Plain serves TCP in the clear, to everybody who can reach the address.
+	Plain bool
 	// HandshakeTimeout bounds a client's handshake; 0 means DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 }
@@ -48,7 +50,7 @@ type listener struct {
 // that nobody listens on, and is removed in the end; one that somebody listens on is ErrInUse.
 func (e *Export) Listen(ctx context.Context, cfg ListenConfig) (net.Addr, error) {
 	op := "listen on " + cfg.Address
-	if cfg.Network == "tcp" && cfg.TLS == nil {
+	if cfg.Network == "tcp" && cfg.TLS == nil && !cfg.Plain {
 		return nil, &Error{Op: op, Err: errors.New("TCP is served with TLS only"), Hint: "give a certificate and its key"}
 	}
 	if cfg.HandshakeTimeout <= 0 {

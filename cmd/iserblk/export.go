@@ -61,7 +61,7 @@ func checkTCP(c *cli.Context, address string) error {
 
 // exportOptions reads the files that the flags name: the worker may not see them.
 func exportOptions(c *cli.Context) (o worker.ExportOptions, err error) {
-	o.Listen = c.String(flagListen)
+	o.Listen, o.Plain = c.String(flagListen), c.Bool(flagNoTLS)
 	if path, ok := strings.CutPrefix(o.Listen, "unix:"); ok {
 		if path, err = filepath.Abs(path); err != nil {
 			return o, err

@@ -241,7 +241,9 @@ func (e *engine) resize(d *device, size uint64) {
 func (e *engine) memory(d *device, fe frontend) ([]queuePlan, error) {
 	e.target.registering.Lock()
 	defer e.target.registering.Unlock()
-	queues, err := e.slices(d, fe.buffers(d.unit.Limits().Depth, len(e.lanes)))
+	limits := d.unit.Limits()
+	n, size := fe.buffers(&limits, len(e.lanes))
+	queues, err := e.slices(d, n, int(size))
 	if err != nil {
 		return nil, err
 	}
@@ -257,8 +259,8 @@ func (e *engine) sync() error {
 	return errors.Join(errs...)
 }
 
-// slices carves n slices for each queue, with keys of their own, so that a wrong STag reaches no other request.
-func (e *engine) slices(d *device, n int) ([]queuePlan, error) {
+// slices carves n slices of size bytes for each queue, with keys of their own, so that a wrong STag reaches no other request.
+func (e *engine) slices(d *device, n, size int) ([]queuePlan, error) {
 	limits := d.unit.Limits()
 	var out []queuePlan
 	for _, s := range e.lanes {
@@ -275,11 +277,11 @@ func (e *engine) slices(d *device, n int) ([]queuePlan, error) {
 		d.queues = append(d.queues, q)
 		plan := queuePlan{lane: s.lane, unit: q}
 		for range n {
-			id, mem, err := e.carve(d, int(limits.MaxTransfer))
+			id, mem, err := e.carve(d, size)
 			if err != nil {
 				return nil, err
 			}
-			plan.buffers = append(plan.buffers, multipathBuffer{mem, uint32(id)})
+			plan.buffers = append(plan.buffers, requestBuffer{mem, uint32(id)})
 		}
 		out = append(out, plan)
 	}

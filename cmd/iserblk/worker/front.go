@@ -27,8 +27,9 @@ var Frontends = []string{FrontAuto, FrontUblk, FrontNBD, FrontExport}
 type frontend interface {
 	// name is one of the Front constants.
 	name() string
-	// buffers is how many requests one of a device's queues may have at work, each in a buffer of its own.
-	buffers(depth uint16, queues int) int
+	// buffers is how many requests one of a device's queues may have at work, each in a buffer of its own, and the
+	// buffers' size in bytes.
+	buffers(l *block.Limits, queues int) (n int, size uint32)
 	// create makes a device and returns when it can be used. When it fails nothing is left behind.
 	create(ctx context.Context, p plan) (front, error)
 	// close frees what the front end has besides its devices, which must be gone.
@@ -69,11 +70,11 @@ type plan struct {
 type queuePlan struct {
 	lane    *lane.Lane
 	unit    *multipath.Queue
-	buffers []multipathBuffer
+	buffers []requestBuffer
 }
 
-// multipathBuffer is the memory of one request: Limits.MaxTransfer bytes in a region of the arena.
-type multipathBuffer struct {
+// requestBuffer is the memory of one request, in a region of the arena.
+type requestBuffer struct {
 	mem    []byte
 	region uint32
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"iserblk/internal/block"
 	"iserblk/nbd"
 )
 
@@ -30,6 +31,8 @@ type ExportOptions struct {
 	Cert     string `json:"cert,omitempty"`
 	Key      Secret `json:"key,omitempty"`
 	ClientCA string `json:"clientCA,omitempty"`
+	// Plain serves TCP in the clear.
+	Plain bool `json:"plain,omitempty"`
 }
 
 // exportFrontend serves LUNs to NBD clients on sockets. It needs nothing of the kernel.
@@ -45,8 +48,8 @@ func (e *engine) openExport(context.Context, AttachOptions) (frontend, error) {
 func (f *exportFrontend) name() string { return FrontExport }
 func (f *exportFrontend) close()       {}
 
-func (f *exportFrontend) buffers(depth uint16, queues int) int {
-	return nbd.BuffersPerQueue(depth, maxClients, queues)
+func (f *exportFrontend) buffers(l *block.Limits, queues int) (n int, size uint32) {
+	return nbd.BuffersPerQueue(l.Depth, maxClients, queues), uint32(nbd.BufferSize(l))
 }
 
 func (f *exportFrontend) create(ctx context.Context, p plan) (front, error) {
@@ -71,7 +74,7 @@ func (o ExportOptions) listenConfig(run, target string, lun uint64) (nbd.ListenC
 		return nbd.ListenConfig{Network: "unix", Address: exportSocket(run, target, lun)}, nil
 	}
 	network, address, _ := strings.Cut(o.Listen, ":")
-	c := nbd.ListenConfig{Network: network, Address: address}
+	c := nbd.ListenConfig{Network: network, Address: address, Plain: o.Plain}
 	var err error
 	if network == "tcp" && o.Cert != "" {
 		c.TLS, err = o.tls()

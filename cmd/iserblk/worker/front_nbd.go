@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"iserblk/internal/block"
 	"iserblk/nbd"
 	"iserblk/nbd/nbdkernel"
 )
@@ -47,8 +48,8 @@ func (e *engine) openNBD(ctx context.Context, o AttachOptions) (frontend, error)
 func (f *nbdFrontend) name() string { return FrontNBD }
 func (f *nbdFrontend) close()       {}
 
-func (f *nbdFrontend) buffers(depth uint16, queues int) int {
-	return nbd.BuffersPerQueue(depth, queues, queues)
+func (f *nbdFrontend) buffers(l *block.Limits, queues int) (n int, size uint32) {
+	return nbd.BuffersPerQueue(l.Depth, queues, queues), uint32(nbd.BufferSize(l))
 }
 
 // cookiePrefix is what the cookies of a target's devices start with. It holds the boot and the very run directory, so

@@ -21,9 +21,12 @@ func openUblk(ctx context.Context, o AttachOptions) (frontend, error) {
 	return &ublkFrontend{c}, nil
 }
 
-func (f *ublkFrontend) name() string                    { return FrontUblk }
-func (f *ublkFrontend) buffers(depth uint16, _ int) int { return int(depth) }
-func (f *ublkFrontend) close()                          { _ = f.control.Close() } // its devices are gone: there is nothing left to lose
+func (f *ublkFrontend) name() string { return FrontUblk }
+func (f *ublkFrontend) close()       { _ = f.control.Close() } // its devices are gone: there is nothing left to lose
+
+func (f *ublkFrontend) buffers(l *block.Limits, _ int) (n int, size uint32) {
+	return int(l.Depth), l.MaxTransfer
+}
 
 func (f *ublkFrontend) create(ctx context.Context, p plan) (front, error) {
 	cfg := ublk.Config{Limits: p.limits}
