@@ -31,7 +31,7 @@ const (
 	// peerTimeoutCode is the least time that the peer gives us for an acknowledgement, 268 ms: the driver makes them, and
 	// its process may not get a processor for a while.
 	peerTimeoutCode = 16
-	// window is how many packets may be unacknowledged: as many as rxe takes.
+	// window is how many packets may be under way, at most: as many as rxe takes, and has under way itself.
 	window = 128
 )
 
@@ -107,7 +107,7 @@ func (p *Provider) dial(ctx context.Context, a verbs.DialAttr) (*conn, error) {
 		return nil, err
 	}
 	c, err := e.newConn(connAttr{
-		peer: a.Dst, route: r, tos: a.TOS, pin: a.Src.IsValid(), arena: a.Arena, cfg: configOf(a, r.pathMTU()),
+		peer: a.Dst, route: r, tos: a.TOS, pin: a.Src.IsValid(), arena: a.Arena, cfg: configOf(a, e.pathMTU(r, a.Dst.Addr())),
 	})
 	if err != nil {
 		p.release(e)
@@ -129,9 +129,33 @@ func configOf(a verbs.DialAttr, mtu int) rc.Config {
 	return rc.Config{
 		MTU: mtu, AckTimeout: cm.Timeout(cm.TimeoutCode(timeout)), RetryCount: a.RetryCount, RNRTimer: rnrTimerCode,
 		SendDepth: a.SendDepth, RecvDepth: a.RecvDepth, MaxInline: min(max(a.MaxInline, 0), maxInline),
-		Window: window,
 	}
 }
+
+// Each packet that waits in a socket is charged with the buffer that it lies in, and some more (struct sk_buff).
+const (
+	packetOverhead = 1 << 10
+	leastWindow    = 8
+)
+
+// charge is about what the kernel charges for a packet: drivers take a power of two.
+func charge(mtu int) int { return 2*mtu + packetOverhead }
+
+// pathMTU is the most data in a packet that the way to dst allows, and that a peer's full window of packets fits the
+// receive buffer with. Peers on this host adapt to a small one, and gain more from large packets.
+func (e *endpoint) pathMTU(r route, dst netip.Addr) int {
+	mtu := r.pathMTU()
+	if isLocal(dst) {
+		return mtu
+	}
+	for mtu > 1024 && window*charge(mtu) > e.buffer {
+		mtu /= 2
+	}
+	return mtu
+}
+
+// windowFor is how many packets that answer our reads may be under way.
+func (e *endpoint) windowFor(mtu int) int { return min(window, max(leastWindow, e.buffer/charge(mtu))) }
 
 // connAttr is what every connection begins with.
 type connAttr struct {
@@ -150,6 +174,7 @@ func (e *endpoint) newConn(a connAttr) (c *conn, err error) {
 		outcome: make(chan error, 1), ended: make(chan struct{}), mem: newMemory(a.arena), in: newInBatch(),
 	}
 	c.cfg.Memory = c.mem.Memory
+	c.cfg.Window = e.windowFor(c.cfg.MTU)
 	c.cfg.RecvPSN = wire.PSN(random32() & wire.PSNMask)
 	attr := socketAttr{local: netip.AddrPortFrom(e.local, 0), tos: a.tos}
 	if a.pin && !a.route.loopback && !isLocal(a.peer.Addr()) {

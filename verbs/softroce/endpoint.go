@@ -21,6 +21,7 @@ type endpoint struct {
 	provider *Provider
 	route    route // of the first connection: which device the address belongs to
 	local    netip.Addr
+	buffer   int // bytes that the kernel lets wait in a socket
 	tag      uint8
 	mail     *mailbox
 	lobby    *os.File
@@ -51,6 +52,7 @@ func openEndpoint(p *Provider, r route) (e *endpoint, err error) {
 	if err != nil {
 		return nil, err
 	}
+	e.buffer = receiveBuffer(fd)
 	e.lobby = os.NewFile(uintptr(fd), "softroce-lobby")
 	if e.raw, err = e.lobby.SyscallConn(); err != nil {
 		e.lobby.Close()

@@ -157,7 +157,7 @@ func (l *listener) newConn(ev *cm.Event) (*conn, error) {
 	c, err := e.newConn(connAttr{
 		peer: ev.IP.Src, route: r, tos: req.TrafficClass, cfg: rc.Config{
 			MTU: mtu, AckTimeout: max(cm.Timeout(req.AckTimeout), minAckTimeout), RetryCount: req.RetryCount,
-			RNRTimer: rnrTimerCode, SendDepth: peerSends, RecvDepth: l.attr.RecvDepth, Window: window,
+			RNRTimer: rnrTimerCode, SendDepth: peerSends, RecvDepth: l.attr.RecvDepth,
 		},
 	})
 	if err != nil {

@@ -19,6 +19,10 @@ type peer struct {
 	raw    syscall.RawConn
 	driver chan struct{} // closed when the driver has ended
 
+	wcs    [batchLen]verbs.WC // the driver's, as are got and failed
+	got    int
+	failed error
+
 	slots    chan int // free operations
 	ops      [peerSends]chan verbs.Status
 	messages chan message
@@ -101,21 +105,22 @@ func (p *peer) RemoteAddr() netip.AddrPort { return p.c.peer }
 // drive polls the connection until Close.
 func (p *peer) drive() {
 	defer close(p.driver)
-	var wcs [batchLen]verbs.WC
+	poll := p.poll // made once
 	for {
-		n := 0
-		var failed error
-		err := p.raw.Read(func(uintptr) bool {
-			if failed = p.c.Arm(); failed == nil {
-				n, failed = p.c.Poll(wcs[:])
-			}
-			return n > 0 || failed != nil
-		})
-		if err != nil || failed != nil {
+		if err := p.raw.Read(poll); err != nil || p.failed != nil {
 			return
 		}
-		p.complete(wcs[:n])
+		p.complete(p.wcs[:p.got])
 	}
+}
+
+// poll says whether there is something to do; if not, the poller waits for Fd.
+func (p *peer) poll(uintptr) bool {
+	p.got = 0
+	if p.failed = p.c.Arm(); p.failed == nil {
+		p.got, p.failed = p.c.Poll(p.wcs[:])
+	}
+	return p.got > 0 || p.failed != nil
 }
 
 func (p *peer) complete(wcs []verbs.WC) {
@@ -170,29 +175,35 @@ func (p *peer) consume(m message, buf []byte) (int, error) {
 }
 
 // Send delivers one message. It returns when the other end has it.
-func (p *peer) Send(msg []byte) error {
-	return p.do(func(id uint64) error { return p.c.qp.PostMessage(id, msg) })
-}
+func (p *peer) Send(msg []byte) error { return p.do(work{send: true, data: msg}) }
 
 // RDMAWrite writes b to the other end's memory, and returns when it is there.
 func (p *peer) RDMAWrite(rkey uint32, va uint64, b []byte) error {
-	return p.do(func(id uint64) error { return p.c.qp.PostWrite(id, rkey, va, b) })
+	return p.do(work{write: true, rkey: rkey, va: va, data: b})
 }
 
 // RDMARead fills b from the other end's memory.
 func (p *peer) RDMARead(rkey uint32, va uint64, b []byte) error {
-	return p.do(func(id uint64) error { return p.c.qp.PostRead(id, rkey, va, b) })
+	return p.do(work{rkey: rkey, va: va, data: b})
+}
+
+// work is a SEND, an RDMA WRITE, or else an RDMA READ.
+type work struct {
+	send, write bool
+	rkey        uint32
+	va          uint64
+	data        []byte
 }
 
 // do posts an operation and waits until it is done.
-func (p *peer) do(post func(id uint64) error) error {
+func (p *peer) do(w work) error {
 	var slot int
 	select {
 	case slot = <-p.slots:
 	case <-p.dead:
 		return verbs.ErrClosed
 	}
-	if err := p.post(slot, post); err != nil {
+	if err := p.post(uint64(slot), w); err != nil {
 		p.slots <- slot
 		return err
 	}
@@ -204,14 +215,21 @@ func (p *peer) do(post func(id uint64) error) error {
 	return nil
 }
 
-func (p *peer) post(slot int, post func(id uint64) error) error {
-	p.c.mu.Lock()
-	defer p.c.mu.Unlock()
-	if p.c.closed {
+func (p *peer) post(id uint64, w work) (err error) {
+	c := p.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
 		return verbs.ErrClosed
+	case w.send:
+		err = c.qp.PostMessage(id, w.data)
+	case w.write:
+		err = c.qp.PostWrite(id, w.rkey, w.va, w.data)
+	default:
+		err = c.qp.PostRead(id, w.rkey, w.va, w.data)
 	}
-	err := post(uint64(slot))
-	p.c.after(now())
+	c.after(now())
 	return err
 }
 
