@@ -88,9 +88,16 @@ func TestARangeMustLieWithinItsWindow(t *testing.T) {
 			n    int
 			ok   bool
 		}{
-			{base + 1024, 1024, true}, {base + 1024, 0, true}, {base + 2047, 1, true}, {base + 1024, 1025, false},
-			{base + 1023, 1, false}, {base + 2047, 2, false}, {base + 1024, -1, false}, {base + 1024, math.MaxInt, false},
-			{base + 1023, math.MaxInt, false}, {math.MaxUint64, 2, false},
+			{base + 1024, 1024, true},
+			{base + 1024, 0, true},
+			{base + 2047, 1, true},
+			{base + 1024, 1025, false},
+			{base + 1023, 1, false},
+			{base + 2047, 2, false},
+			{base + 1024, -1, false},
+			{base + 1024, math.MaxInt, false},
+			{base + 1023, math.MaxInt, false},
+			{math.MaxUint64, 2, false},
 		} {
 			b, ok := m.Resolve(key, PeerWrites, c.addr, c.n)
 			if ok != c.ok || ok && (len(b) != c.n || cap(b) != c.n) {

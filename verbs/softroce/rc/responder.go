@@ -7,7 +7,7 @@ import (
 	"iserblk/verbs/softroce/wire"
 )
 
-// plausible is how far, in packets, a request may be from the expected one before it is taken for a forgery.
+// plausible is how far, in packets, a request may be ahead of the expected one before it is taken for a forgery.
 const plausible = 1 << 16
 
 // responder is what the peer's requests have come to.
@@ -41,7 +41,7 @@ const (
 
 func (r *responder) handle(q *QP, now time.Duration, h *wire.Header, data []byte) {
 	switch ahead := h.PSN.Sub(r.expected); {
-	case ahead >= plausible || ahead < -plausible:
+	case ahead >= plausible:
 		q.stats.Stale++
 	case ahead > 0:
 		r.missing(q)

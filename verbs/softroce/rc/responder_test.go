@@ -81,7 +81,8 @@ func TestAReadThatComesAgainIsAnsweredAgain(t *testing.T) {
 	psn := v.qp.resp.expected
 	whole := wire.Header{Opcode: wire.ReadRequest, PSN: psn, RKey: v.readKey, VA: memAddr, Length: 600}
 	all := []said{
-		{wire.ReadResponseFirst, psn, wire.AckNoCredits, 1}, {wire.ReadResponseMiddle, psn.Add(1), 0, 0},
+		{wire.ReadResponseFirst, psn, wire.AckNoCredits, 1},
+		{wire.ReadResponseMiddle, psn.Add(1), 0, 0},
 		{wire.ReadResponseLast, psn.Add(2), wire.AckNoCredits, 1},
 	}
 	wantSaid(t, v.tell(whole, nil), all...)
