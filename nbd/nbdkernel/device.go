@@ -157,8 +157,14 @@ func pair() (ours, theirs int, err error) {
 	if err != nil {
 		return -1, -1, fmt.Errorf("socket pair: %w", err)
 	}
+	if unix.SetsockoptInt(fds[1], unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer) != nil {
+		_ = unix.SetsockoptInt(fds[1], unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
+	}
 	return fds[0], fds[1], nil
 }
+
+// sendBuffer lets the kernel send a large write at once, and not in pieces that each wait for us.
+const sendBuffer = 1 << 20
 
 func closeAll(fds []int) {
 	for _, fd := range fds {

@@ -11,8 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// letGo is how long a device that was disconnected may take until it is nobody's: udev may look at it.
-const letGo = 5 * time.Second
+// letGo is how long a device that was disconnected may take until it is nobody's: udev may look at it. One that is taken
+// away by force may have users for ever.
+const (
+	letGo       = 3 * time.Second
+	letGoForced = 300 * time.Millisecond
+)
 
 // Stop disconnects the device: the kernel fails what is in flight and what comes, and forgets the device when its last
 // opener closes it. When ctx ends first, Stop may be called again.
@@ -37,7 +41,7 @@ func (d *Device) TryStop(ctx context.Context) error {
 	if err := d.disconnectUnused(ctx); err != nil {
 		return d.wrap("stop", err)
 	}
-	d.control.awaitGone(ctx, d.index, d.cfg.Cookie)
+	d.control.awaitGone(ctx, letGo, d.index, d.cfg.Cookie)
 	return nil
 }
 
@@ -91,7 +95,7 @@ func (d *Device) takeDown(ctx context.Context) error {
 	if err := d.disconnect(ctx); err != nil {
 		return err
 	}
-	d.control.awaitGone(ctx, d.index, d.cfg.Cookie)
+	d.control.awaitGone(ctx, letGoForced, d.index, d.cfg.Cookie)
 	return nil
 }
 
@@ -137,8 +141,8 @@ func (d *Device) awaitConns(ctx context.Context) error {
 }
 
 // awaitGone waits a while for the device to become free.
-func (c *Control) awaitGone(ctx context.Context, index int, cookie string) {
-	_ = retry(ctx, letGo, func() error {
+func (c *Control) awaitGone(ctx context.Context, patience time.Duration, index int, cookie string) {
+	_ = retry(ctx, patience, func() error {
 		if c.own(index, cookie) == nil {
 			return ErrBusy
 		}
@@ -170,6 +174,6 @@ func (c *Control) Release(ctx context.Context, index int, cookie string) error {
 		return &Error{Op: "release", Dev: path(index), Err: err}
 	}
 	c.untune(index)
-	c.awaitGone(ctx, index, cookie)
+	c.awaitGone(ctx, letGo, index, cookie)
 	return nil
 }

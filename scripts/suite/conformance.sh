@@ -111,6 +111,8 @@ fronts=(nbd export)
 ! modprobe -q ublk_drv || fronts=(ublk "${fronts[@]}")
 
 for front in "${fronts[@]}"; do
+	# The export does without io_uring.
+	[[ $front != export || ! -e /proc/sys/kernel/io_uring_disabled ]] || sysctl -q kernel.io_uring_disabled=2
 	table_bad 16
 	dmsetup mknodes bad
 	lab_lio_file good 32 emulate_tpu=1 emulate_write_cache=1 emulate_fua_write=1 unmap_zeroes_data=1
