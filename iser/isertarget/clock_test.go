@@ -38,13 +38,13 @@ func TestFaultsKeepTheTestsTime(t *testing.T) {
 			}))
 			begin := time.Now()
 			one := func(a isertarget.Action) {
-				target.SetHooks(plan(1, a))
+				target.SetHooks(plan(1, a)())
 				c := &session.Command{Dir: session.In, Expiry: time.Hour, Buf: session.Buffer{Mem: arena.Mem(region)[:512], Region: uint32(region)}}
 				scsi.Read10(&c.CDB, 0, 1, false)
 				if err := session.Do(t.Context(), n, c); err != nil {
 					t.Fatal(err)
 				}
-				steps = append(steps, step{time.Since(begin).Round(10 * time.Millisecond), c.Status})
+				steps = append(steps, step{time.Since(begin).Round(100 * time.Millisecond), c.Status})
 			}
 			one(isertarget.Delay(2 * unit))
 			one(isertarget.Late(3 * unit))

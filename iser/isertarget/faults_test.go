@@ -22,17 +22,19 @@ func isData(c isertarget.Command) bool {
 }
 
 // spoil makes a Message hook that changes one SCSI Response, the first from now on.
-func spoil(change func(msg []byte) [][]byte) isertarget.Hooks {
-	var once sync.Once
-	return lie(func(m []byte) (out [][]byte) {
-		out = one(m)
-		once.Do(func() { out = change(m) })
-		return out
-	})
+func spoil(change func(msg []byte) [][]byte) func() isertarget.Hooks {
+	return func() isertarget.Hooks {
+		var once sync.Once
+		return lie(func(m []byte) (out [][]byte) {
+			out = one(m)
+			once.Do(func() { out = change(m) })
+			return out
+		})
+	}
 }
 
-func plan(n int, a isertarget.Action) isertarget.Hooks {
-	return isertarget.Hooks{Command: isertarget.Times(n, isData, a)}
+func plan(n int, a isertarget.Action) func() isertarget.Hooks {
+	return func() isertarget.Hooks { return isertarget.Hooks{Command: isertarget.Times(n, isData, a)} }
 }
 
 func isUA(asc, ascq uint8) scsi.Sense {
@@ -41,7 +43,7 @@ func isUA(asc, ascq uint8) scsi.Sense {
 
 // Whatever a target does to one answer, what was written is there and nobody hears of it.
 func TestATransientFaultIsNeverSeenAboveTheUnit(t *testing.T) {
-	for name, hooks := range map[string]isertarget.Hooks{
+	for name, hooks := range map[string]func() isertarget.Hooks{
 		"delayed":            plan(2, isertarget.Delay(20*time.Millisecond)),
 		"answered late":      plan(2, isertarget.Late(20*time.Millisecond)),
 		"too late":           plan(1, isertarget.Late(time.Hour)),
@@ -72,7 +74,7 @@ func TestATransientFaultIsNeverSeenAboveTheUnit(t *testing.T) {
 				if op == block.Read {
 					s.disk.WriteAt(4096, want)
 				}
-				s.target.SetHooks(hooks)
+				s.target.SetHooks(hooks())
 				if op == block.Write {
 					if errno := s.write(4096, want); errno != 0 {
 						t.Fatal(errno)
@@ -108,7 +110,7 @@ func TestAPermanentFaultIsReportedAsWhatItIs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStack(t, c.options, isertarget.DiskOptions{})
-			s.target.SetHooks(plan(1, isertarget.Check(c.sense)))
+			s.target.SetHooks(plan(1, isertarget.Check(c.sense))())
 			if errno := s.write(0, pattern(512, 1)); errno != c.want {
 				t.Errorf("ended with %v, want %v", errno, c.want)
 			}
@@ -158,7 +160,7 @@ func TestALyingBlockIsFoundByLookingAtItsBytesOnly(t *testing.T) {
 
 func TestAParkedWriteRunsLaterAndOnce(t *testing.T) {
 	s := newStack(t, isertarget.Options{}, isertarget.DiskOptions{})
-	s.target.SetHooks(plan(1, isertarget.Park()))
+	s.target.SetHooks(plan(1, isertarget.Park())())
 	o := s.submit(0, block.Write, 0, pattern(512, 1))
 	if _, err := s.target.WaitParked(t.Context(), 1); err != nil {
 		t.Fatal(err)
