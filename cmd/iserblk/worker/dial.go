@@ -73,23 +73,33 @@ func (d *dialer) portals() []netip.AddrPort {
 // login connects to the first portal that lets us in.
 func (d *dialer) login(ctx context.Context, isid pdu.ISID) (*iser.Conn, *session.Nexus, error) {
 	var failed portalErrors
-	for _, portal := range d.portals() {
-		c, n, err := d.loginAt(ctx, portal, isid, maxRedirects)
-		for range garbledLogins {
-			if !errors.Is(err, iser.ErrDataLength) {
-				break
-			}
-			c, n, err = d.loginAt(ctx, portal, isid, maxRedirects)
+	for left := d.portals(); len(left) > 0 && (len(failed) == 0 || ctx.Err() == nil); {
+		r := d.race(ctx, left)
+		failed = append(failed, r.failed...)
+		if r.conn == nil {
+			break
 		}
+		c, n, err := d.loginGarbled(ctx, r, isid)
+		r.wait()
 		if err == nil {
 			return c, n, nil
 		}
 		failed = append(failed, err)
-		if ctx.Err() != nil {
-			break
-		}
+		left = slices.DeleteFunc(left, func(p netip.AddrPort) bool { return p == r.portal || r.lost(p) })
 	}
 	return nil, nil, failed.one()
+}
+
+// loginGarbled repeats a login whose answer came without its data.
+func (d *dialer) loginGarbled(ctx context.Context, r *race, isid pdu.ISID) (*iser.Conn, *session.Nexus, error) {
+	c, n, err := d.loginOver(ctx, r.conn, r.portal, isid, maxRedirects)
+	for range garbledLogins {
+		if !errors.Is(err, iser.ErrDataLength) {
+			break
+		}
+		c, n, err = d.loginAt(ctx, r.portal, isid, maxRedirects)
+	}
+	return c, n, err
 }
 
 func (d *dialer) loginAt(ctx context.Context, portal netip.AddrPort, isid pdu.ISID, redirects int) (*iser.Conn, *session.Nexus, error) {
@@ -97,6 +107,11 @@ func (d *dialer) loginAt(ctx context.Context, portal netip.AddrPort, isid pdu.IS
 	if err != nil {
 		return nil, nil, err
 	}
+	return d.loginOver(ctx, c, portal, isid, redirects)
+}
+
+// loginOver closes c when it fails.
+func (d *dialer) loginOver(ctx context.Context, c *iser.Conn, portal netip.AddrPort, isid pdu.ISID, redirects int) (*iser.Conn, *session.Nexus, error) {
 	n, err := session.Login(ctx, c, d.params(isid))
 	if err == nil {
 		d.mu.Lock()
