@@ -300,7 +300,8 @@ func (p *Path) retire(link *Link) {
 	})
 	select {
 	case <-answered:
-	case <-link.Lost: // the target has hung up, as it should
+	case err := <-link.Lost: // the target has hung up, as it should
+		p.cfg.Log.Debug("logged out", "portal", link.Portal, "end", err)
 	case <-ctx.Done():
 	}
 	_ = p.cfg.Lane.Do(context.Background(), func() {
