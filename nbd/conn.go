@@ -295,6 +295,7 @@ func (c *Conn) settle() {
 // end closes the socket, gives the ticket back and tells.
 func (c *Conn) end() {
 	c.gone = true
+	_ = unix.Shutdown(c.fd, unix.SHUT_RDWR) // the kernel may hold on to the file a moment longer
 	_ = unix.Close(c.fd)
 	c.hub.tickets.Add(-1)
 	close(c.done)

@@ -11,11 +11,10 @@ type CQEHandler interface {
 }
 
 // The user data of a request is its handler's number in the upper half and the handler's own in the lower. Number 0
-// is the mailbox, 1 is nobody.
+// is the mailbox.
 const (
-	mailData   = 0
-	nobodyData = 1 << 32
-	firstID    = 2
+	mailData = 0
+	firstID  = 1
 )
 
 // Register routes the completions of requests whose user data is base+low, low below 1<<32, to h.

@@ -69,9 +69,10 @@ func (e *ringEngine) watch(fd int, data uint64) {
 	e.lane.SQE().PrepPollAddMultishot(fd, unix.POLLIN, data)
 }
 
-// unwatch submits at once, so that the kernel lets go of the file before the caller closes it.
+// unwatch submits at once, so that the kernel lets go of the file before the caller closes it, unless there is just
+// something to tell of it.
 func (e *ringEngine) unwatch(_ int, data uint64) bool {
-	e.lane.SQE().PrepPollRemove(data, nobodyData)
+	e.lane.SQE().PrepPollRemove(data, data+watchEnds)
 	must(e.ring.Submit())
 	return true
 }

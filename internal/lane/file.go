@@ -18,13 +18,15 @@ type File struct {
 	handler FileHandler
 	reading bool // the kernel watches for reading
 	writing bool // the kernel watches for writing
+	ending  int  // requests to end a watch that are on their way
 	gone    bool
 }
 
-// The lower half of a File's user data says which of its watches has completed.
+// The lower half of a File's user data says which of its requests has completed.
 const (
 	fileReads  = 0
 	fileWrites = 1
+	fileEnds   = 2 // is added to the number of the watch that was to end
 
 	fileEvents = unix.POLLIN | unix.POLLRDHUP
 )
@@ -45,7 +47,8 @@ func (f *File) AwaitWriting() {
 	}
 }
 
-// Close ends the watches. The kernel lets go of the file before it returns; the handler hears nothing more.
+// Close ends the watches; the handler hears nothing more. The kernel may hold on to the file a moment longer, so whoever
+// closes a socket shuts it down first.
 func (f *File) Close() {
 	if !f.gone {
 		f.gone = true
@@ -62,7 +65,7 @@ func (f *File) watch() {
 
 // over frees the user data once no completion can come any more.
 func (f *File) over() {
-	if f.gone && !f.reading && !f.writing {
+	if f.gone && !f.reading && !f.writing && f.ending == 0 {
 		f.lane.Unregister(f.base)
 	}
 }
@@ -70,6 +73,9 @@ func (f *File) over() {
 // HandleCQE passes events on and keeps the watch for reading alive.
 func (f *File) HandleCQE(low uint32, res int32, flags uint32) {
 	switch {
+	case low >= fileEnds:
+		f.ended(low-fileEnds, res)
+		return
 	case low == fileWrites:
 		f.writing = false
 	case flags&cqeMore == 0:
@@ -89,6 +95,17 @@ func (f *File) HandleCQE(low uint32, res int32, flags uint32) {
 		f.watch()
 	}
 	f.handler.FileReady(uint32(res))
+}
+
+// ended takes the answer to a request to end a watch. One that is just being told of something does not end: it is asked
+// again.
+func (f *File) ended(watch uint32, res int32) {
+	f.ending--
+	if res == -int32(unix.EALREADY) {
+		f.lane.engine.(*ringEngine).end(f, watch)
+		return
+	}
+	f.over()
 }
 
 // again looks for itself, after the kernel could not tell.
@@ -114,13 +131,18 @@ func (e *ringEngine) unwatchWriting(*File) {} // it was for once
 
 func (e *ringEngine) unwatchFile(f *File) {
 	if f.reading {
-		e.lane.SQE().PrepPollRemove(f.base+fileReads, nobodyData)
+		e.end(f, fileReads)
 	}
 	if f.writing {
-		e.lane.SQE().PrepPollRemove(f.base+fileWrites, nobodyData)
+		e.end(f, fileWrites)
 	}
 	must(e.ring.Submit())
 	f.over()
+}
+
+func (e *ringEngine) end(f *File, watch uint32) {
+	f.ending++
+	e.lane.SQE().PrepPollRemove(f.base+uint64(watch), f.base+uint64(watch)+fileEnds)
 }
 
 func (e *epollEngine) watchFile(f *File) {

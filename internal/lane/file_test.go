@@ -143,3 +143,30 @@ func TestAFileIsHeardWhileTheLaneSpins(t *testing.T) {
 		on(t, l, func() { f.Close(); l.Remove(s) })
 	})
 }
+
+// A watch does not end while the kernel is just telling of something: it has to be asked again, or it keeps the file for ever.
+func TestAFileIsLetGoEvenIfSomethingComesMeanwhile(t *testing.T) {
+	onBoth(t, func(t *testing.T, opt Options) {
+		l := startLane(t, opt)
+		for range 10 {
+			near, far := socketPair(t)
+			on(t, l, func() {
+				f := l.Watch(near, &fakeFile{})
+				l.engine.submit()
+				_, _ = unix.Write(far, []byte("x")) // the kernel means to tell, and is asked to end before it does
+				f.Close()
+			})
+			s := newSource(t)
+			on(t, l, func() {
+				l.Add(s)
+				l.engine.submit()
+				s.work(t)
+				l.Remove(s)
+			})
+		}
+		within(t, "all places are free", func() (ok bool) {
+			on(t, l, func() { ok = len(l.handlers)-firstID-len(l.free) == 0 })
+			return ok
+		})
+	})
+}

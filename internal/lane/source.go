@@ -3,6 +3,8 @@ package lane
 import (
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Source is something the lane serves every turn: a nexus over its datamover. All calls come from the lane.
@@ -33,7 +35,11 @@ type watch struct {
 	live   bool // the kernel watches
 	armed  bool // so does the Source, and Fd has been silent since
 	gone   bool // the Source was removed
+	ending bool // the kernel was asked to watch no more
 }
+
+// watchEnds is the lower half of the user data of a request to end a watch.
+const watchEnds = 1
 
 // Add has the lane serve s from this turn on.
 func (l *Lane) Add(s Source) {
@@ -45,7 +51,7 @@ func (l *Lane) Add(s Source) {
 	}
 }
 
-// Remove ends that. The kernel lets go of the Source's Fd before it returns. Unknown Sources are ignored.
+// Remove ends that. The kernel lets go of the Source's Fd soon. Unknown Sources are ignored.
 func (l *Lane) Remove(s Source) {
 	i := slices.IndexFunc(l.watches, func(w *watch) bool { return w != nil && w.source == s })
 	if i < 0 {
@@ -54,10 +60,25 @@ func (l *Lane) Remove(s Source) {
 	w := l.watches[i]
 	l.watches[i], l.holes = nil, true
 	w.gone = true
-	if w.fd < 0 || w.live && l.engine.unwatch(w.fd, w.base) {
+	if w.fd < 0 {
 		return
 	}
-	l.Unregister(w.base)
+	w.ending = w.live && l.engine.unwatch(w.fd, w.base)
+	w.live = w.ending
+	w.over()
+}
+
+// over frees the user data once no completion can come any more.
+func (w *watch) over() {
+	if !w.live && !w.ending {
+		w.lane.Unregister(w.base)
+	}
+}
+
+// ended takes the answer to unwatch. A watch that is just being told of something does not end: it is asked again.
+func (w *watch) ended(res int32) {
+	w.ending = res == -int32(unix.EALREADY) && w.lane.engine.unwatch(w.fd, w.base)
+	w.over()
 }
 
 func (w *watch) arm() {
@@ -68,7 +89,11 @@ func (w *watch) arm() {
 }
 
 // HandleCQE learns that Fd is readable, and keeps the watch alive.
-func (w *watch) HandleCQE(_ uint32, res int32, flags uint32) {
+func (w *watch) HandleCQE(low uint32, res int32, flags uint32) {
+	if low == watchEnds {
+		w.ended(res)
+		return
+	}
 	w.armed = false
 	if flags&cqeMore != 0 {
 		return
@@ -76,7 +101,7 @@ func (w *watch) HandleCQE(_ uint32, res int32, flags uint32) {
 	w.live = false
 	switch {
 	case w.gone:
-		w.lane.Unregister(w.base)
+		w.over()
 	case res < 0:
 		w.lane.AfterFunc(retryWatch, w.arm)
 	default:
