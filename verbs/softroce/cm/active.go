@@ -42,6 +42,7 @@ func (m *Manager) Connect(now time.Time, r Request) (ID, error) {
 		ResponseTimeout: responseCode, LocalTimeout: responseCode, MaxCMRetries: maxRetries,
 		RetryCount: r.RetryCount, RNRRetry: r.RNRRetry, MTU: r.MTU, AckTimeout: r.AckTimeout,
 		PKey: defaultPKey, Src: m.cfg.Addr, Dst: r.Dst.Addr(), TrafficClass: r.TrafficClass, HopLimit: hopLimit,
+		FlowLabel: uint32(m.cfg.Rand()) & 0xfffff,
 	}
 	IPHeader{Src: netip.AddrPortFrom(m.cfg.Addr, r.SrcPort), Dst: r.Dst.Addr(), User: r.Private}.Put(&req.Private)
 	m.say(now, c, req.Encode(), reqInterval, reqTries)

@@ -34,7 +34,7 @@ func drawREQ(t *rapid.T) cm.REQ {
 		ResponseTimeout: bits(5, "response"), LocalTimeout: bits(5, "local"), RetryCount: bits(3, "retry"),
 		RNRRetry: bits(3, "rnr"), MaxCMRetries: bits(4, "cm retries"), MTU: rapid.Uint8Range(1, 5).Draw(t, "mtu"),
 		AckTimeout: bits(5, "ack"), TransportType: bits(2, "transport"), PKey: 0xffff,
-		Src: drawAddr(t, "src"), Dst: drawAddr(t, "dst"), TrafficClass: bits(8, "class"), HopLimit: bits(8, "hops"),
+		FlowLabel: rapid.Uint32Max(1<<20-1).Draw(t, "label"), Src: drawAddr(t, "src"), Dst: drawAddr(t, "dst"), TrafficClass: bits(8, "class"), HopLimit: bits(8, "hops"),
 	}
 	copy(r.Private[:], rapid.SliceOfN(rapid.Byte(), 0, len(r.Private)).Draw(t, "private"))
 	return r

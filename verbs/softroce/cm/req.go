@@ -28,6 +28,7 @@ type REQ struct {
 	TransportType                 uint8 // 0 is a reliable connection
 	PKey                          uint16
 	Src, Dst                      netip.Addr // the GIDs
+	FlowLabel                     uint32     // 20 bits, of which the receiver makes its UDP source port
 	TrafficClass, HopLimit        uint8
 	Private                       [REQPrivateLen]byte
 }
@@ -51,6 +52,7 @@ const (
 	reqLIDs         = body + 52
 	reqSrcGID       = body + 56
 	reqDstGID       = body + 72
+	reqFlowLabel    = body + 88 // 20 bits
 	reqTraffic      = body + 92
 	reqHopLimit     = body + 93
 	reqSubnetLocal  = body + 94
@@ -77,6 +79,7 @@ func (r *REQ) Encode() (m MAD) {
 	m.put32(reqLIDs, permissiveLIDs)
 	putGID(m[reqSrcGID:], r.Src)
 	putGID(m[reqDstGID:], r.Dst)
+	m.put32(reqFlowLabel, r.FlowLabel<<12)
 	m[reqTraffic], m[reqHopLimit] = r.TrafficClass, r.HopLimit
 	m[reqAckTimeout] = r.AckTimeout << 3
 	copy(m[reqPrivate:], r.Private[:])
@@ -94,7 +97,7 @@ func ParseREQ(m *MAD) (r REQ, err error) {
 		MTU: m[reqMTU] >> 4, AckTimeout: m[reqAckTimeout] >> 3,
 		TransportType: m[reqRespTimeout] >> 1 & 3, PKey: m.u16(reqPKey),
 		Src: gid(m[reqSrcGID:]), Dst: gid(m[reqDstGID:]),
-		TrafficClass: m[reqTraffic], HopLimit: m[reqHopLimit],
+		FlowLabel: m.u32(reqFlowLabel) >> 12, TrafficClass: m[reqTraffic], HopLimit: m[reqHopLimit],
 	}
 	copy(r.Private[:], m[reqPrivate:])
 	if MTU(r.MTU) == 0 {
