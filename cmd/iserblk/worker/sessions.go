@@ -105,7 +105,7 @@ func (e *engine) endPast(ctx context.Context) error {
 		e.log.Warn("what the worker before has left is not known", "err", err)
 	}
 	if len(old.Sessions) > 0 {
-		e.log.Info("ending the sessions of a worker that did not log out", "sessions", len(old.Sessions))
+		e.log.Info("ending the sessions that a worker before this one may have left", "sessions", len(old.Sessions))
 		e.past.left = e.target.end(ctx, old)
 	}
 	if err := ctx.Err(); err != nil {
