@@ -154,7 +154,7 @@ func (r *requester) notReady(q *QP, now time.Duration, delay time.Duration) {
 		return
 	}
 	r.goBack(q, now)
-	r.waitUntil, r.progress = now+delay, now
+	r.waitUntil = now + delay
 }
 
 // fail ends the connection over the oldest request.

@@ -299,6 +299,31 @@ func TestANakThatTheNetworkDoublesCountsOnce(t *testing.T) {
 	}
 }
 
+func TestAnAcknowledgementThatComesLateSparesTheRepetition(t *testing.T) {
+	for name, repeated := range map[string]bool{"before packets are repeated": false, "after some of them were": true} {
+		t.Run(name, func(t *testing.T) {
+			v := newTarget(t)
+			first := v.qp.req.oldest
+			mustPost(t, v.qp.PostMessage(1, make([]byte, 2000)), v.qp.PostMessage(2, nil))
+			v.answers()
+			v.now, _ = v.qp.Deadline()
+			v.qp.Tick(v.now)
+			if repeated {
+				v.answers()
+			}
+			if as := v.tell(wire.Header{Opcode: wire.Ack, PSN: first.Add(7), Syndrome: wire.AckNoCredits}, nil); len(as) != 1 || as[0].PSN != first.Add(8) {
+				t.Errorf("%+v", as)
+			}
+			v.tell(wire.Header{Opcode: wire.Ack, PSN: first.Add(8), Syndrome: wire.AckNoCredits}, nil)
+			wantStatuses(t, v.poll(), []uint64{1, 2}, verbs.StatusSuccess, verbs.StatusSuccess)
+			mustPost(t, v.qp.PostMessage(3, nil))
+			if as := v.answers(); len(as) != 1 || as[0].PSN != first.Add(9) {
+				t.Errorf("%+v", as)
+			}
+		})
+	}
+}
+
 func TestAReadWhoseAnswerHasAGapIsRepeatedFromThere(t *testing.T) {
 	v := newTarget(t)
 	buf := make([]byte, 6*256)
