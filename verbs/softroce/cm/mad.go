@@ -61,8 +61,10 @@ func (m *MAD) Attr() Attr { return Attr(m.u16(offAttr)) }
 // TID is the transaction: answers carry that of their request.
 func (m *MAD) TID() uint64 { return binary.BigEndian.Uint64(m[offTID:]) }
 
-// LocalID is the sender's identifier of the connection, RemoteID the receiver's. A REQ has no RemoteID.
-func (m *MAD) LocalID() uint32  { return m.u32(offLocalID) }
+// LocalID is the sender's identifier of the connection.
+func (m *MAD) LocalID() uint32 { return m.u32(offLocalID) }
+
+// RemoteID is the receiver's identifier of the connection. A REQ has none.
 func (m *MAD) RemoteID() uint32 { return m.u32(offRemoteID) }
 
 // Check refuses what is no message of the connection manager, of the one version that there is.

@@ -107,8 +107,10 @@ func NewManager(c Config) *Manager {
 	}
 }
 
-// Listen takes requests for a port from now on, Unlisten rejects them again.
-func (m *Manager) Listen(port uint16)   { m.listening[port] = true }
+// Listen takes requests for a port from now on.
+func (m *Manager) Listen(port uint16) { m.listening[port] = true }
+
+// Unlisten rejects them again.
 func (m *Manager) Unlisten(port uint16) { delete(m.listening, port) }
 
 // Len is how many connections are known, those included that are being taken down.
