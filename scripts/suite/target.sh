@@ -20,7 +20,7 @@ serve() {
 unserve() {
 	kill -TERM "$target"
 	wait "$target" || fail "the target ended with $?: $(</run/lab/isertargetd.log)"
-	expect "what the initiators did wrong" "$(grep '^violation' /run/lab/isertargetd.log)" ""
+	without '^violation' cat /run/lab/isertargetd.log
 }
 
 # judge DEVICE... runs checksummed I/O, a filesystem and the pages that the kernel asks for.
@@ -57,7 +57,7 @@ ok "the kernel's initiator: CHAP, two disks, immediate data, no error"
 lab_ib_iser_logout "$iqn"
 unserve
 
-serve --size 32 --no-immediate-data --block-size 4096 --sense 252 --workers 1
+serve --size 32 --no-immediate-data --block-size 4096 --sense 96 --workers 1 # ib_iser has room for 126
 mapfile -t disks < <(lab_ib_iser_login "$iqn" "$PORTAL" node.session.auth.authmethod=None)
 judge "${disks[0]}"
 lab_ib_iser_logout "$iqn"
