@@ -6,7 +6,8 @@ shopt -s inherit_errexit
 source "$(dirname "$0")/../lab.d/guest.sh"
 
 seconds=$1 rounds=$2 only=,$3, attach=$4
-readonly peers_known=(iserblk kernel qemu)
+# ublk, nbd and export are iserblk's front ends; export and qemu-export are sockets, with fio as the NBD client.
+readonly peers_known=(ublk nbd export kernel qemu qemu-export)
 # NAME RW BLOCK_SIZE DEPTH
 readonly jobs_known=(
 	"4k-read-qd1 randread 4k 1"
@@ -28,36 +29,58 @@ choose() {
 }
 
 # can PEER JOB: Linux 7's target rejects libiscsi's immediate data, so qemu-nbd hangs on writes.
-can() { [[ $1 != qemu || $2 != *-write-* ]]; }
+can() { [[ $1 != qemu* || $2 != *-write-* ]]; }
 
-# ---- the peers; each prints its device ------------------------------------------
+# ---- the peers; each prints its device or socket -----------------------------------
 
+# attach_iserblk FRONTEND LUN
 attach_iserblk() {
-	modprobe ublk_drv
 	# shellcheck disable=SC2086 # arguments
-	bin/iserblk attach $attach "iser://10.0.0.1/$LAB_IQN/0"
+	bin/iserblk attach --frontend "$1" $attach "iser://10.0.0.1/$LAB_IQN/$2"
 }
 
-attach_kernel() { lab_ib_iser_login 10.0.0.1; }
+attach_ublk() { attach_iserblk ublk 0; }
+attach_nbd() { attach_iserblk nbd 1; }
+attach_export() { attach_iserblk export 2; }
+attach_kernel() { lab_ib_iser_login 10.0.0.1 | head -n 1; }
+
+# qemu_nbd ARG...
+qemu_nbd() {
+	qemu-nbd --fork --read-only --format raw --cache none --aio io_uring "$@" "iser://10.0.0.1/$LAB_IQN/0" >&2
+}
 
 attach_qemu() {
 	modprobe nbd
-	qemu-nbd --fork --read-only --format raw --cache none --aio io_uring --connect /dev/nbd0 \
-		"iser://10.0.0.1/$LAB_IQN/0" >&2
-	lab_until 10 grep -qvx 0 /sys/block/nbd0/size
-	echo /dev/nbd0
+	qemu_nbd --connect /dev/nbd15
+	lab_until 10 grep -qvx 0 /sys/block/nbd15/size
+	echo /dev/nbd15
+}
+
+attach_qemu-export() {
+	qemu_nbd --socket /run/lab/qemu.nbd --shared 4
+	echo 'nbd+unix:///?socket=/run/lab/qemu.nbd'
 }
 
 # ---- measuring ------------------------------------------------------------------
 
+# engine DEV prints how fio gets at it.
+engine() {
+	case $1 in
+	nbd*) echo "--ioengine=nbd --uri=$1" ;;
+	*) echo "--ioengine=io_uring --filename=$1 --direct=1" ;;
+	esac
+}
+
 # measure DEV RW BS DEPTH prints IOPS, mean, 99th percentile and longest latency in microseconds.
 measure() {
-	fio --name=bench --filename="$1" --rw="$2" --bs="$3" --iodepth="$4" --direct=1 --ioengine=io_uring \
+	# shellcheck disable=SC2046 # arguments
+	fio --name=bench $(engine "$1") --rw="$2" --bs="$3" --iodepth="$4" --size=256M \
 		--randrepeat=0 --norandommap --time_based --ramp_time=1 --runtime="$seconds" \
-		--output-format=json | jq -r '.jobs[0] | if .error != 0 then error("fio failed") else . end |
+		--output-format=json --output=/run/lab/fio.json >&2 || return
+	jq -r '.jobs[0] | if .error != 0 then error("fio failed") else . end |
 		(if .read.total_ios > 0 then .read else .write end) |
 		[.iops, .clat_ns.mean / 1000, .clat_ns.percentile."99.000000" / 1000, .clat_ns.max / 1000] |
-		map(tostring) | join(" ")'
+		map(tostring) | join(" ")' /run/lab/fio.json
 }
 
 # run ROUND writes a line for every job and peer; which peer goes first changes with the round.
@@ -86,25 +109,23 @@ summary() {
 			{job: $job, peers: ([$all[] | select(.job == $job)] | group_by(.peer) | map({key: .[0].peer, value: {
 				iops: ([.[].iops] | median), low: ([.[].iops] | min), high: ([.[].iops] | max),
 				mean_us: ([.[].mean] | median), p99_us: ([.[].p99] | median), max_us: ([.[].max] | max)}}) | from_entries)} |
-			.vs_kernel = ratio(.peers.iserblk; .peers.kernel) | .vs_qemu = ratio(.peers.iserblk; .peers.qemu)]}' "$results"
+			.ratios = {"ublk/kernel": ratio(.peers.ublk; .peers.kernel), "ublk/qemu": ratio(.peers.ublk; .peers.qemu),
+				"nbd/qemu": ratio(.peers.nbd; .peers.qemu), "export/qemu-export": ratio(.peers.export; .peers."qemu-export")}]}' "$results"
 }
 
 table() {
-	jq -r 'def n: if . == null then "-" else (. * 100 | round / 100 | tostring) end;
-		def r: if . == null then "-" else .iops | round | tostring end;
-		def range: if . == null then "-" else "\(.low | round)-\(.high | round)" end;
-		["job", "iserblk", "kernel", "qemu", "iserblk/kernel", "iserblk/qemu", "iserblk min-max", "kernel min-max", "iserblk us", "kernel us"],
-		(.jobs[] | [.job, (.peers.iserblk | r), (.peers.kernel | r), (.peers.qemu | r), (.vs_kernel | n), (.vs_qemu | n),
-			(.peers.iserblk | range), (.peers.kernel | range), (.peers.iserblk.mean_us | if . then round else "-" end),
-			(.peers.kernel.mean_us | if . then round else "-" end)]) | @tsv' | column -t -s $'\t'
+	jq -r --args 'def two: if . == null then "-" else (. * 100 | round / 100 | tostring) end;
+		def cell: if . == null then "-" else "\(.iops | round) (\(.low | round)-\(.high | round))" end;
+		$ARGS.positional as $peers | ["job"] + $peers + (.jobs[0].ratios | keys_unsorted),
+		(.jobs[] | [.job] + [.peers[$peers[]] | cell] + [.ratios[] | two]) | @tsv' "${peers[@]}" | column -t -s $'\t'
 }
 
 mapfile -t peers < <(choose "${peers_known[@]}")
 mapfile -t jobs < <(choose "${jobs_known[@]}")
 results=/run/lab/bench
 lab_link d0 10.0.0.1
-lab_lio_ram ram0 256
-lab_lio_target portal=10.0.0.1 lun=ram0
+for lun in ram0 ram1 ram2; do lab_lio_ram "$lun" 256; done
+lab_lio_target portal=10.0.0.1 lun=ram0 lun=ram1 lun=ram2
 declare -A device
 for peer in "${peers[@]}"; do
 	device[$peer]=$("attach_$peer")
@@ -115,5 +136,7 @@ summary >/run/lab/bench.json
 echo "IOPS, medians of $rounds rounds of $seconds s, Linux $(uname -r), $(nproc) CPUs, rxe loopback, RAM LUN"
 table </run/lab/bench.json
 [[ -z ${LAB_OUT:-} ]] || cp /run/lab/bench.json "$LAB_OUT/bench.json"
-[[ " ${peers[*]} " != *" iserblk "* ]] || bin/iserblk detach "${device[iserblk]}"
+for peer in ublk nbd export; do
+	[[ -z ${device[$peer]:-} ]] || bin/iserblk detach "${device[$peer]}"
+done
 lab_dmesg_check
