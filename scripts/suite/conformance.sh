@@ -2,7 +2,7 @@
 # One table for every front end: what a LUN is and does is the same through /dev/ublkbN,
 # /dev/nbdN and an exported socket. One client, qemu-io, which takes all of them.
 # kernels: trixie-backports bookworm
-# timeout: 300
+# timeout: 240
 # shellcheck disable=SC2119 # the helpers' defaults
 source "$(dirname "$0")/lib.sh"
 

@@ -2,7 +2,7 @@
 # /dev/nbdN: what it is made of, data, filesystems, and a worker that is killed: the next
 # one takes the device over, and nothing is lost.
 # kernels: bookworm trixie-backports bookworm-backports
-# timeout: 300
+# timeout: 240
 shopt -s extglob
 source "$(dirname "$0")/lib.sh"
 

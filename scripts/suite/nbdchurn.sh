@@ -1,7 +1,7 @@
 #!/bin/bash
 # A hundred /dev/nbdN attached and detached, nothing is left behind.
 # kernels: bookworm trixie-backports bookworm-backports
-# timeout: 300
+# timeout: 240
 source "$(dirname "$0")/lib.sh"
 
 readonly TIMES=100
