@@ -21,8 +21,7 @@ type responder struct {
 	va       uint64
 	length   int // of an RDMA WRITE
 
-	naks    int // that may be sent at once for requests that are wrong
-	refused time.Duration
+	refusals, gaps limiter
 }
 
 type operationInProgress uint8
@@ -33,18 +32,39 @@ const (
 	withinWrite
 )
 
-// Wrong requests get a NAK while there are not more of them than this.
+// limiter bounds how often something is said.
+type limiter struct {
+	said int // lately
+	last time.Duration
+}
+
+// NAKs are bounded, lest a stranger's packets make us talk an honest peer to death: those for wrong requests, which
+// honest peers do not send, and those for missing packets, of which a bad network loses some thousands a second.
 const (
-	nakBurst    = 8
-	nakInterval = time.Millisecond
+	limitBurst      = 16
+	refusalInterval = time.Millisecond
+	gapInterval     = 50 * time.Microsecond
 )
+
+// allow tells whether it may be said now: limitBurst times at once, and once an interval in the long run.
+func (l *limiter) allow(now, interval time.Duration) bool {
+	if since := now - l.last; since >= interval {
+		l.said = max(0, l.said-int(min(since/interval, limitBurst)))
+		l.last = now
+	}
+	if l.said >= limitBurst {
+		return false
+	}
+	l.said++
+	return true
+}
 
 func (r *responder) handle(q *QP, now time.Duration, h *wire.Header, data []byte) {
 	switch ahead := h.PSN.Sub(r.expected); {
 	case ahead >= plausible:
 		q.stats.Stale++
 	case ahead > 0:
-		r.missing(q)
+		r.missing(q, now)
 	case ahead < 0:
 		q.stats.Duplicates++
 		r.again(q, h)
@@ -62,8 +82,8 @@ func (r *responder) handle(q *QP, now time.Duration, h *wire.Header, data []byte
 }
 
 // missing says once that packets are missing.
-func (r *responder) missing(q *QP) {
-	if r.quiet {
+func (r *responder) missing(q *QP, now time.Duration) {
+	if r.quiet || !r.gaps.allow(now, gapInterval) {
 		return
 	}
 	r.quiet = true
@@ -78,12 +98,7 @@ func (r *responder) refuse(q *QP, now time.Duration, s wire.Syndrome) {
 	} else {
 		q.stats.InvalidRequests++
 	}
-	if since := now - r.refused; since >= nakInterval {
-		r.naks = max(0, r.naks-int(min(since/nakInterval, nakBurst)))
-		r.refused = now
-	}
-	if r.naks < nakBurst {
-		r.naks++
+	if r.refusals.allow(now, refusalInterval) {
 		q.out.say(s, r.expected, r.msn)
 	}
 }

@@ -202,8 +202,26 @@ func TestAFloodOfWrongRequestsIsAnsweredSparingly(t *testing.T) {
 		v.qp.Receive(v.now, bad)
 		naks += len(v.answers())
 	}
-	if naks < 8 || naks > 120 {
+	if naks < limitBurst || naks > 100+limitBurst {
 		t.Errorf("%d NAKs in 100 ms", naks)
+	}
+}
+
+func TestAFloodAmidHonestPacketsCannotTalkThePeerToDeath(t *testing.T) {
+	v := newTarget(t)
+	naks := 0
+	for i := range 20000 {
+		v.now = time.Duration(i) * 2 * time.Microsecond
+		psn := v.qp.resp.expected
+		v.qp.Receive(v.now, v.packet(wire.Header{Opcode: wire.WriteOnly, PSN: psn}, nil))
+		for _, h := range v.tell(wire.Header{Opcode: wire.SendOnly, PSN: psn.Add(3)}, nil) {
+			if h.Syndrome == wire.NakSequence {
+				naks++
+			}
+		}
+	}
+	if naks > 40000/50+limitBurst {
+		t.Errorf("%d NAKs in 40 ms", naks)
 	}
 }
 
