@@ -24,6 +24,7 @@ type conn struct {
 	end      *endpoint
 	listener *listener // of the passive end
 	peer     netip.AddrPort
+	gid      netip.Addr // the peer's address as packets show it: without a zone
 	local    netip.AddrPort
 	info     verbs.DeviceInfo
 	events   *eventQueue

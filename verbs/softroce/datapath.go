@@ -108,7 +108,7 @@ func (c *conn) redirect(n int) {
 
 // input checks where a packet is from and that it is whole. It says whether the queue pair got it. c.mu is held.
 func (c *conn) input(t time.Duration, pkt []byte, from netip.AddrPort) bool {
-	if from.Addr() != c.peer.Addr() || !c.flowIn.Check(from.Port(), pkt) {
+	if from.Addr() != c.gid || !c.flowIn.Check(from.Port(), pkt) {
 		return false
 	}
 	c.qp.Receive(t, pkt[:len(pkt)-wire.ICRCLen])

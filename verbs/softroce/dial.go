@@ -170,7 +170,7 @@ type connAttr struct {
 // newConn makes a connection without a peer. The endpoint counts it as a user until destroy.
 func (e *endpoint) newConn(a connAttr) (c *conn, err error) {
 	c = &conn{
-		end: e, peer: a.peer, info: a.route.info(a.cfg.MTU), events: newEventQueue(), cfg: a.cfg, receiver: -1,
+		end: e, peer: a.peer, gid: a.peer.Addr().WithZone(""), info: a.route.info(a.cfg.MTU), events: newEventQueue(), cfg: a.cfg, receiver: -1,
 		outcome: make(chan error, 1), ended: make(chan struct{}), mem: newMemory(a.arena), in: newInBatch(),
 	}
 	c.cfg.Memory = c.mem.Memory
@@ -189,7 +189,7 @@ func (e *endpoint) newConn(a connAttr) (c *conn, err error) {
 		return nil, err
 	}
 	c.local = netip.AddrPortFrom(e.local, port)
-	to := netip.AddrPortFrom(a.peer.Addr(), Port)
+	to := netip.AddrPortFrom(c.gid.WithZone(e.local.Zone()), Port)
 	c.out = newOutBatch(c.fd, c.local, to)
 	c.flowIn = wire.NewFlow(to, netip.AddrPortFrom(e.local, Port))
 	return c, nil
@@ -201,7 +201,7 @@ func (c *conn) connect(ctx context.Context, a verbs.DialAttr) error {
 		return err
 	}
 	err := c.end.connect(c, cm.Request{
-		Dst: a.Dst, SrcPort: c.local.Port(), QPN: c.qpn, RecvPSN: uint32(c.cfg.RecvPSN),
+		Dst: netip.AddrPortFrom(c.gid, a.Dst.Port()), SrcPort: c.local.Port(), QPN: c.qpn, RecvPSN: uint32(c.cfg.RecvPSN),
 		ResponderResources: readDepth, InitiatorDepth: 1, RetryCount: a.RetryCount, RNRRetry: a.RNRRetry,
 		MTU: cm.MTUCode(c.cfg.MTU), AckTimeout: max(cm.TimeoutCode(c.cfg.AckTimeout), peerTimeoutCode), TrafficClass: a.TOS,
 		Private: a.PrivateData,

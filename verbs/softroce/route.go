@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -64,7 +65,11 @@ func boundTo(fd int) (netip.Addr, error) {
 	case *unix.SockaddrInet4:
 		return netip.AddrFrom4(sa.Addr), nil
 	case *unix.SockaddrInet6:
-		return netip.AddrFrom16(sa.Addr), nil
+		a := netip.AddrFrom16(sa.Addr)
+		if sa.ZoneId != 0 {
+			a = a.WithZone(strconv.Itoa(int(sa.ZoneId)))
+		}
+		return a, nil
 	}
 	return netip.Addr{}, unix.EAFNOSUPPORT
 }
@@ -81,6 +86,12 @@ func (r *route) findInterface() {
 }
 
 func hasAddr(i net.Interface, want netip.Addr) bool {
+	if z := want.Zone(); z != "" {
+		want = want.WithZone("")
+		if z != i.Name && z != strconv.Itoa(i.Index) {
+			return false
+		}
+	}
 	addrs, _ := i.Addrs()
 	return slices.ContainsFunc(addrs, func(a net.Addr) bool {
 		p, err := netip.ParsePrefix(a.String())
@@ -94,7 +105,7 @@ func hasAddr(i net.Interface, want netip.Addr) bool {
 // pathMTU is the most data that a packet on the way may carry: 256 to 4096 bytes.
 func (r *route) pathMTU() int { return cm.MTU(cm.MTUCode(r.mtu - headroom)) }
 
-// local says whether an address is one of this host's.
+// isLocal says whether an address is one of this host's.
 func isLocal(a netip.Addr) bool {
 	all, _ := net.Interfaces()
 	return slices.ContainsFunc(all, func(i net.Interface) bool { return hasAddr(i, a) })
