@@ -270,3 +270,25 @@ func TestACommandThatHangsDoesNotHoldItsCallerUp(t *testing.T) {
 	close(release)
 	<-hung
 }
+
+func TestTheKernelsListTellsWhatIsInUse(t *testing.T) {
+	_, c := newKernel(t)
+	want := func(connected bool) {
+		t.Helper()
+		got, err := c.Status(t.Context())
+		if err != nil || len(got) != 1 || got[0] != (DeviceStatus{Index: 3, Connected: connected}) {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	want(false)
+	var served atomic.Int32
+	d, err := c.Create(t.Context(), config(1, &served))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(true)
+	if err := d.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want(false)
+}

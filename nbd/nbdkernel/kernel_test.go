@@ -60,6 +60,8 @@ func (k *kernel) serve(m genetlink.Message, _ netlink.Message) ([]genetlink.Mess
 	case cmdDisconnect:
 		k.drop()
 		return []genetlink.Message{{}}, nil
+	case cmdStatus:
+		return k.status()
 	}
 	return nil, genltest.Error(int(unix.EOPNOTSUPP))
 }
@@ -210,3 +212,20 @@ func serve(fd int) *conn {
 
 func (c *conn) Done() <-chan struct{} { return c.done }
 func (c *conn) Stop()                 { c.file.Close() }
+
+// status lists the one device.
+func (k *kernel) status() ([]genetlink.Message, error) {
+	e := netlink.NewAttributeEncoder()
+	e.Nested(attrDeviceList, func(list *netlink.AttributeEncoder) error {
+		for index, connected := range map[uint32]bool{kernelIndex: k.cookie != ""} {
+			list.Nested(deviceItem, func(item *netlink.AttributeEncoder) error {
+				item.Uint32(deviceIndex, index)
+				item.Uint8(deviceConnected, map[bool]uint8{true: 1}[connected])
+				return nil
+			})
+		}
+		return nil
+	})
+	body, err := e.Encode()
+	return []genetlink.Message{{Data: body}}, err
+}
