@@ -1,12 +1,12 @@
 #!/bin/bash
-# /dev/nbdN with two queues, and so two sockets: data, and a worker that is killed. The
-# kernel sends again what was in flight when its own timeout is over, which is longer than
+# /dev/nbdN with two queues, and so two sockets, attached from a network namespace where
+# RDMA devices can live in one: data, and a worker that is killed. The kernel sends again what was in flight when its own timeout is over, which is longer than
 # any request can take here.
 # kernels: trixie-backports bookworm
 # timeout: 180
 source "$(dirname "$0")/lib.sh"
 
-host any
+if lab_has_netns; then two_hosts; else host any; fi
 lab_lio_file file0 64 emulate_tpu=1 emulate_write_cache=1
 lab_lio_target portal="$PORTAL" lun=file0
 options=(--frontend nbd --queues 2 --no-path-timeout 1s --command-timeout 2s)
