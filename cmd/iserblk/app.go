@@ -23,8 +23,8 @@ type program struct {
 	backend        worker.Backend
 	root           string // the file system's, "/" but in tests
 	lookup         func(ctx context.Context, network, host string) ([]netip.Addr, error)
-	terminal       bool                      // stderr is one
-	isolate        func(state.Dirs) []string // worker.Isolate
+	terminal       bool                                        // stderr is one
+	isolate        func(d state.Dirs, keep ...string) []string // worker.Isolate
 }
 
 // exitInterrupted is the exit code after SIGINT, as shells have it.

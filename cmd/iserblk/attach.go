@@ -133,7 +133,7 @@ func (p *program) attachByWorker(c *cli.Context, u targetURL, d state.Dirs, luns
 }
 
 func (p *program) attachHere(c *cli.Context, u targetURL, d state.Dirs, luns []uint64) error {
-	notes := p.isolate(d)
+	notes := p.isolate(d, namedPaths(c)...)
 	spec, opts, err := p.attachSpec(c.Context, c, u, d)
 	if err != nil {
 		return err

@@ -103,3 +103,18 @@ func deadTimeout(c *cli.Context) time.Duration {
 	}
 	return time.Second
 }
+
+// namedPaths are the files that the flags name.
+func namedPaths(c *cli.Context) []string {
+	all := []string{strings.TrimPrefix(c.String(flagListen), "unix:")}
+	for _, n := range []string{flagTLSCert, flagTLSKey, flagTLSClientCA, flagChapSecret, flagChapTargetSecret, flagCredentials} {
+		all = append(all, c.String(n))
+	}
+	var paths []string
+	for _, file := range all {
+		if path, err := filepath.Abs(file); err == nil && file != "" {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}

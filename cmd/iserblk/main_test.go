@@ -48,7 +48,7 @@ func (s *shell) do(args ...string) (stdout, stderr string, code int) {
 
 func (s *shell) program(out, errs io.Writer) *program {
 	return &program{
-		stdout: out, stderr: errs, backend: fakeBackend(), root: s.root, isolate: func(state.Dirs) []string { return nil },
+		stdout: out, stderr: errs, backend: fakeBackend(), root: s.root, isolate: func(state.Dirs, ...string) []string { return nil },
 		lookup: func(_ context.Context, network, host string) ([]netip.Addr, error) {
 			if host == "storage" && network == "ip4" {
 				return []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.1.1")}, nil

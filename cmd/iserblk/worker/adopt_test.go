@@ -158,3 +158,13 @@ func TestAParkedLUNIsNotMadeAnotherDevice(t *testing.T) {
 		t.Errorf("the worker is %s", w.State)
 	}
 }
+
+func TestAnExportThatTheWorkerServesElsewhereIsTakenBack(t *testing.T) {
+	l := newLab(t)
+	l.mustAttach("fine", 0)
+	_, err := l.attachBy(FrontExport, "fine", []uint64{1})
+	if err == nil || !strings.Contains(err.Error(), "does not see the disk of /nowhere/dev/fake1") {
+		t.Error(err)
+	}
+	l.wantDevices("/dev/fake0")
+}

@@ -77,8 +77,12 @@ func (e *fakeEngine) Attach(_ context.Context, luns []uint64, o AttachOptions) (
 		case lun > 3:
 			return nil, fmt.Errorf("LUN %d: %w", lun, ErrNotFound)
 		}
+		path := "/dev/fake" + strconv.FormatUint(lun, 10)
+		if o.Frontend == FrontExport {
+			path = "nbd+unix:///?socket=/nowhere" + path
+		}
 		made = append(made, Device{
-			Path: "/dev/fake" + strconv.FormatUint(lun, 10), LUN: lun, Size: 1 << 30, BlockSize: 512,
+			Path: path, LUN: lun, Size: 1 << 30, BlockSize: 512,
 			State: StateLive, Frontend: o.Frontend,
 		})
 	}

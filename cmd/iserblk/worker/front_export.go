@@ -35,6 +35,14 @@ type ExportOptions struct {
 	Plain bool `json:"plain,omitempty"`
 }
 
+// Paths are those of the file system that the export needs.
+func (o ExportOptions) Paths() []string {
+	if path, ok := strings.CutPrefix(o.Listen, "unix:"); ok {
+		return []string{path}
+	}
+	return nil
+}
+
 // exportFrontend serves LUNs to NBD clients on sockets. It needs nothing of the kernel.
 type exportFrontend struct {
 	log *slog.Logger

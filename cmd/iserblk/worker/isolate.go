@@ -21,13 +21,13 @@ import (
 // before a program is executed from it. None is a reason to fail: a container may forbid them.
 
 // isolateThread prepares this thread, which must be locked and never be used again for anything but starting a
-// server. It says what could not be done.
-func isolateThread(d state.Dirs) []string {
+// server. keep are paths that it needs besides. It says what could not be done.
+func isolateThread(d state.Dirs, keep []string) []string {
 	var notes []string
 	if err := unix.Prctl(unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0); err != nil {
 		notes = append(notes, "no PR_SET_IO_FLUSHER (needs CAP_SYS_RESOURCE): "+err.Error())
 	}
-	if err := isolateMounts(neededPaths(d)); err != nil {
+	if err := isolateMounts(append(neededPaths(d), keep...)); err != nil {
 		notes = append(notes, "no mount namespace of its own (needs CAP_SYS_ADMIN): "+err.Error())
 	}
 	return notes
@@ -80,14 +80,14 @@ func (m mountLine) holdsAny(paths []string) bool {
 const isolatedMark = "ISERBLK_ISOLATED"
 
 // Isolate makes this very process a good block server by executing the same program again from a prepared thread. It
-// returns in the second life, or if the program cannot be executed; then with the notes of what could not be done.
-func Isolate(d state.Dirs) []string {
+// keeps the disks that hold the paths of keep. It returns in the second life, or if the program cannot be executed; then with the notes of what could not be done.
+func Isolate(d state.Dirs, keep ...string) []string {
 	if os.Getenv(isolatedMark) == strconv.Itoa(os.Getpid()) {
 		os.Unsetenv(isolatedMark)
 		return nil
 	}
 	runtime.LockOSThread() // for good: this thread is spoilt for other work
-	notes := isolateThread(d)
+	notes := isolateThread(d, keep)
 	exe, err := os.Executable()
 	if err == nil {
 		env := append(os.Environ(), isolatedMark+"="+strconv.Itoa(os.Getpid()))

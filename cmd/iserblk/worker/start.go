@@ -63,7 +63,28 @@ func join(ctx context.Context, f files, r AttachRequest) ([]Device, error) {
 	if r.Joining != nil {
 		r.Joining()
 	}
-	return c.Attach(ctx, r.LUNs, r.Options, r.Progress)
+	devices, err := c.Attach(ctx, r.LUNs, r.Options, r.Progress)
+	if err == nil {
+		err = c.takeBackUnseen(ctx, devices)
+	}
+	return devices, err
+}
+
+// takeBackUnseen detaches an export whose socket is not where it was asked for: a worker has only the disks that its
+// first attach needed.
+func (c *Client) takeBackUnseen(ctx context.Context, devices []Device) error {
+	for _, d := range devices {
+		path := socketOf(d.Path)
+		if path == "" {
+			continue
+		}
+		if _, err := os.Stat(path); err != nil {
+			_, derr := c.Detach(context.WithoutCancel(ctx), d.Path, true)
+			return errors.Join(fmt.Errorf("the worker that serves this target does not see the disk of %s; take a path "+
+				"below the run directory: %w", path, err), derr)
+		}
+	}
+	return nil
 }
 
 // startAndAttach starts a worker that takes over the lock.
@@ -123,7 +144,7 @@ func start(f files, lock *os.File, r AttachRequest) (*exec.Cmd, *Client, error) 
 	}
 	defer child.Stderr.(*os.File).Close()
 	child.ExtraFiles = []*os.File{theirs, lock} // fdHello, fdLock
-	notes, err := startIsolated(child, r.Dirs)
+	notes, err := startIsolated(child, r.Dirs, r.Options.Export.Paths())
 	if err != nil {
 		ours.Close()
 		return nil, nil, fmt.Errorf("start worker: %w", err)
@@ -166,9 +187,9 @@ func cleanEnv(env []string) []string {
 }
 
 // startIsolated starts the child from a thread that is prepared for a block server and thrown away.
-func startIsolated(child *exec.Cmd, d state.Dirs) (notes []string, err error) {
+func startIsolated(child *exec.Cmd, d state.Dirs, keep []string) (notes []string, err error) {
 	onSpareThread(func() {
-		notes = isolateThread(d)
+		notes = isolateThread(d, keep)
 		err = child.Start()
 	})
 	return notes, err
