@@ -251,10 +251,7 @@ func TestLiveAbortUnderLoadDrainsAndTheNextLoginWorks(t *testing.T) {
 	for range 10 {
 		n := l.login(func(*session.Params) {})
 		b := l.start(n, 100, 1<<30)
-		for range 300 {
-			n.Poll()
-			n.Flush()
-		}
+		l.until(n, func() bool { s := n.Stats(); return s.Completed > 200 && s.Outstanding > 10 })
 		outstanding := n.Stats().Outstanding
 		begin := time.Now()
 		n.ConnectionLost(errors.New("the test says so"))

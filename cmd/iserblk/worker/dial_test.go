@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -111,24 +112,25 @@ func TestAPortThatWasUpAtTheLastDialIsNoReasonForAnother(t *testing.T) {
 var mutual = Credentials{User: "joe", Secret: "secret of joe's", TargetUser: "box", TargetSecret: "secret of the box's"}
 
 func TestATargetThatWillNotProveItselfIsOneClearErrorHoweverItSaysSo(t *testing.T) {
-	hangUp := func(target *isertarget.Target) isertarget.Hooks {
-		return isertarget.Hooks{Message: func(m isertarget.Message) [][]byte {
-			for _, c := range target.Conns() {
-				c.Close()
-			}
-			target.SetHooks(isertarget.Hooks{})
-			return nil
-		}}
-	}
-	for name, hooks := range map[string]func(*isertarget.Target) isertarget.Hooks{
-		"by a status":   func(*isertarget.Target) isertarget.Hooks { return isertarget.Hooks{} },
-		"by hanging up": hangUp,
-	} {
+	for name, hangsUp := range map[string]bool{"by a status": false, "by hanging up": true} {
 		d, target := newTestDialer(t, isertarget.Options{}, func(s *Spec) { s.CHAP = mutual })
-		target.SetHooks(hooks(target))
+		var once atomic.Bool
+		target.SetHooks(isertarget.Hooks{Message: func(m isertarget.Message) [][]byte {
+			if !hangsUp || !once.CompareAndSwap(false, true) {
+				return [][]byte{m.Bytes}
+			}
+			for _, p := range d.provider.(*verbstest.Net).At(testPortal).Peers() {
+				p.Kill(verbs.StatusFlushed)
+			}
+			return nil
+		}})
+		begin := time.Now()
 		err := d.visit(t.Context(), visitNothing)
-		if !errors.Is(err, session.ErrUnproven) || ExitCode(err) != ExitAuth {
+		if !errors.Is(err, session.ErrUnproven) || ExitCode(err) != ExitAuth || hangsUp != strings.Contains(err.Error(), "it hung up") {
 			t.Errorf("%s: %v, exit code %d", name, err, ExitCode(err))
+		}
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Errorf("%s: it took %v", name, took)
 		}
 	}
 }
