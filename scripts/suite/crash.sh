@@ -1,6 +1,6 @@
 #!/bin/bash
-# A worker that is killed while its cable is pulled leaves sessions at the target.
-# The next one ends each of them, also those that it has no use for itself.
+# A worker that dies together with its network leaves sessions at the target. The
+# next one ends each of them, also those that it has no use for itself.
 # kernels: trixie-backports
 # timeout: 150
 source "$(dirname "$0")/lib.sh"
@@ -18,7 +18,10 @@ unplug
 sleep 1
 pkill -KILL -x iserblk
 lab_until 10 no_process
+# Else the kernel goes on telling the target that the connections are gone.
+ip netns exec far rdma link delete rxe_h1
 plug
+ip netns exec far rdma link add rxe_h1 type rxe netdev h1
 lab_until 10 neighbours
 expect "sessions of the dead worker" "$(sessions)" 2
 bin/iserblk detach --force "$LAB_IQN"
