@@ -48,6 +48,20 @@ func (s *server) orphans(known []Device) []Device {
 	return found
 }
 
+// removeOrphans is for whoever has seen the worker of a target die before it wrote down what it had made.
+func removeOrphans(ctx context.Context, f files) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forceTimeout)
+	defer cancel()
+	var errs []error
+	known, _ := readRecord(f)
+	for _, d := range Orphans(f.dir, f.target) {
+		if !slices.ContainsFunc(known.Devices, func(k Device) bool { return k.Cookie == d.Cookie }) {
+			errs = append(errs, RemoveDevice(ctx, d))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // inherit makes this worker the same initiator, with the same sessions, as the one before: only then do its logins end
 // what that one has left at the target.
 func (s *server) inherit(old Spec) {

@@ -105,6 +105,7 @@ func startAndAttach(ctx context.Context, f files, lock *os.File, r AttachRequest
 	crashed := reap(child)
 	if errors.Is(err, errGone) {
 		err = fmt.Errorf("the worker of %s died (%s): %s", r.Spec.Target, crashed, logTail(f))
+		err = errors.Join(err, removeOrphans(ctx, f))
 	}
 	f.bury()
 	return nil, err
