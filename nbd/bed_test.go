@@ -126,7 +126,7 @@ func (u *unit) Poll() int {
 func (u *unit) Flush()     {}
 func (u *unit) Arm() bool  { return len(u.pending) > 0 && !u.held }
 func (u *unit) Fd() int    { return -1 }
-func (u *unit) Busy() bool { return false }
+func (u *unit) Busy() bool { return u.Arm() }
 
 const (
 	testBlock    = 512
@@ -160,7 +160,6 @@ type bedOptions struct {
 	buffer int // bytes of each, 0: as many as the unit transfers
 	unit   func(*unit)
 	listen bool
-	wrap   func(block.Queue) block.Queue
 }
 
 // engines are the kinds of lanes that this machine has.

@@ -246,5 +246,5 @@ func (h *hub) Arm() bool { return h.ready.n > 0 || h.dirty.n > 0 || h.fed && h.h
 // Fd is none: every connection has its own watch (lane.Source).
 func (h *hub) Fd() int { return -1 }
 
-// Busy leaves spinning to who knows about the remote (lane.Source).
-func (h *hub) Busy() bool { return false }
+// Busy keeps the lane from a nap while there is something to do; of the remote others know (lane.Source).
+func (h *hub) Busy() bool { return h.Arm() }
