@@ -57,7 +57,7 @@ attach_qemu() {
 }
 
 attach_qemu-export() {
-	qemu_nbd --socket /run/lab/qemu.nbd --shared 4
+	qemu_nbd --socket /run/lab/qemu.nbd --persistent --shared 4
 	echo 'nbd+unix:///?socket=/run/lab/qemu.nbd'
 }
 
