@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"iserblk/internal/block"
 )
 
 func TestAClientThatReadsNoRepliesHurtsNobody(t *testing.T) {
@@ -271,6 +273,31 @@ func TestCloseAnswersWhatIsInFlightAndCutsWhoTakesNothing(t *testing.T) {
 			t.Errorf("error %d", got.err)
 		}
 		c.closed()
+	})
+}
+
+func TestCloseDoesNotWaitForWhatTakesForEver(t *testing.T) {
+	onBoth(t, func(t *testing.T, o bedOptions) {
+		o.limits = testLimits()
+		o.limits.MaxDiscard, o.limits.DiscardGranularity = testBlock, testBlock
+		o.unit = func(u *unit) {
+			u.late = true
+			u.errno = func(*block.Request) syscall.Errno {
+				time.Sleep(5 * time.Millisecond) // 2048 pieces of it take longer than anybody waits
+				return 0
+			}
+		}
+		b := newBed(t, o)
+		c := b.connect(ConnOptions{})
+		c.send(request{cmd: cmdTrim, length: testSize}, nil)
+		start := time.Now()
+		eventually(t, "the trim has begun", func() bool { return b.export.Stats().InFlight == 1 })
+		if err := b.export.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.receive(); got.err != codeShutdown || time.Since(start) > 3*drainGrace {
+			t.Errorf("error %d after %v", got.err, time.Since(start))
+		}
 	})
 }
 

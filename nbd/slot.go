@@ -133,7 +133,8 @@ func (s *slot) done(errno syscall.Errno) bool {
 	case errno != 0:
 		s.why = failure(errno)
 		return false
-	case s.conn.dead && s.left > 0:
+	case s.left > 0 && (s.conn.dead || s.hub.exp.impatient.Load()):
+		s.why = refuseShutdown
 		return false
 	}
 	return s.advance()
