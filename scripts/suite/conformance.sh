@@ -103,7 +103,7 @@ table_bad() {
 	TABLE
 }
 
-host any
+any_host
 lab_ramdisks 1 32
 modprobe dm_mod
 lab_lio_load

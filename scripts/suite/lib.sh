@@ -31,12 +31,15 @@ trap 'fail "${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND"' ERR
 # expect WHAT GOT WANTED
 expect() { [[ $2 == "$3" ]] || fail "$1: got '$2', not '$3'"; }
 
-# host [any] makes this guest an initiator host with one RoCE port that also has the
-# targets; with "any" the kernel need not have ublk.
+# host makes this guest an initiator host with ublk and one RoCE port that also has the
+# targets; any_host does without ublk.
 host() {
+	[[ $PEER != iserblk ]] || modprobe -q ublk_drv || fail "this kernel has no ublk"
+	any_host
+}
+any_host() {
 	mkdir -p /etc/iscsi
 	echo "InitiatorName=$NAME" >/etc/iscsi/initiatorname.iscsi
-	[[ $PEER != iserblk || ${1:-} == any ]] || modprobe -q ublk_drv || fail "this kernel has no ublk"
 	lab_link d0 "$PORTAL"
 }
 

@@ -53,7 +53,7 @@ killed() {
 	ok "worker killed, back by '${*##*/}': nothing lost, the longest request took $waited ms"
 }
 
-host any
+any_host
 modprobe -a ext4 xfs
 lab_lio_file file0 320 emulate_tpu=1 emulate_write_cache=1
 lab_lio_ram ram0 32

@@ -6,7 +6,7 @@ source "$(dirname "$0")/lib.sh"
 
 readonly TIMES=100
 
-host any
+any_host
 lab_lio_ram ram0 16
 lab_lio_target portal=$PORTAL lun=ram0
 

@@ -6,7 +6,7 @@
 # timeout: 180
 source "$(dirname "$0")/lib.sh"
 
-if lab_has_netns; then two_hosts; else host any; fi
+if lab_has_netns; then two_hosts; else any_host; fi
 lab_lio_file file0 64 emulate_tpu=1 emulate_write_cache=1
 lab_lio_target portal="$PORTAL" lun=file0
 options=(--frontend nbd --queues 2 --no-path-timeout 1s --command-timeout 2s)

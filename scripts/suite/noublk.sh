@@ -6,7 +6,7 @@ shopt -s extglob
 source "$(dirname "$0")/lib.sh"
 
 modprobe -q ublk_drv && fail "this kernel has ublk"
-host any
+any_host
 lab_lio_ram ram0 16
 lab_lio_target portal="$PORTAL" lun=ram0
 refuse 12 'ublk' "$ISERBLK" attach --frontend ublk "iser://$PORTAL/$LAB_IQN/0"
