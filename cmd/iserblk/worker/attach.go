@@ -69,7 +69,7 @@ func (e *engine) Adopt(ctx context.Context, old Device) (Device, error) {
 	}
 	e.log.Info("taking over", "device", old.Path, "lun", old.LUN)
 	if _, known := e.past.fenced[old.LUN]; !known {
-		e.suspect(old.LUN) // whoever left it did not log out, whatever is written down
+		e.bereft(old.LUN) // whoever left it did not log out, whatever is written down
 	}
 	found, err := e.find(ctx, []uint64{old.LUN})
 	if err != nil {

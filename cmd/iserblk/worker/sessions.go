@@ -163,6 +163,12 @@ func (e *engine) fence(ctx context.Context, n *session.Nexus, units []session.Lo
 // suspect has a unit fenced before it is attached again.
 func (e *engine) suspect(lun uint64) { e.past.fenced[lun] = false }
 
+// bereft is suspect for a unit whose worker has certainly died, whatever the ledger says.
+func (e *engine) bereft(lun uint64) {
+	e.past.unknown = e.past.unknown || !e.past.unclean
+	e.suspect(lun)
+}
+
 // endTimeout is for one of the sessions that were left. LIO answers when its backend is done with what that one had sent.
 const endTimeout = 30 * time.Second
 

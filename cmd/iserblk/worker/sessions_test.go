@@ -161,6 +161,26 @@ func TestALedgerThatMakesNoSenseCountsAsAnUncleanEnd(t *testing.T) {
 	}
 }
 
+func TestAUnitWhoseWorkerCertainlyDiedIsFencedWhateverTheLedgerSays(t *testing.T) {
+	for _, noted := range []bool{true, false} {
+		e, target := newTestEngine(t, "LIO-ORG", t.TempDir())
+		if noted {
+			die(t, e, 2)
+		}
+		if err := e.endPast(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		e.bereft(0)
+		want := 1
+		if noted {
+			want = 0 // the logins were the fence
+		}
+		if n := resets(t, e, target); n != want {
+			t.Errorf("noted %v: %d resets", noted, n)
+		}
+	}
+}
+
 func TestTheEndOfAnAttachEndsTheLookAtThePast(t *testing.T) {
 	e, target := newTestEngine(t, "LIO-ORG", t.TempDir())
 	die(t, e, 2)
