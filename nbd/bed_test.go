@@ -19,7 +19,10 @@ import (
 	"iserblk/internal/uring"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	drainGrace /= 10
+	goleak.VerifyTestMain(m)
+}
 
 // unit is a logical unit in memory. What it is asked it does at once, or at its lane's next turn, or when it is let.
 type unit struct {

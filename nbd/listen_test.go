@@ -255,7 +255,7 @@ func TestATLSClientThatStallsDoesNotHoldUpTheEnd(t *testing.T) {
 		_, r := c.request(request{cmd: cmdRead, length: testTransfer}, nil)
 		_, err = c.net.Write(r)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*drainGrace)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := b.export.Close(ctx); err != nil {
 		t.Error(err)

@@ -30,7 +30,7 @@ agree() {
 # asked PATTERN looks for a command that reached the target since commands_start.
 asked() { commands | grep -qE -- "$1" || { commands >&2; fail "no command like '$1'"; }; }
 
-host any
+any_host
 lab_lio_file disk $SIZE emulate_tpu=1 emulate_tpws=1 emulate_write_cache=1 emulate_fua_write=1 unmap_zeroes_data=1
 lab_lio_ram locked 16
 lab_lio_target portal=$PORTAL lun=disk lun=locked
@@ -138,7 +138,7 @@ tool qemu-img convert -f raw -O raw "$uri" "$work/converted"
 tool qemu-img compare -f raw -F raw "$work/converted" "$uri"
 commands_start
 tool qemu-io -f raw -n -c 'write -f -P 0xab 1M 64k' -c 'read -P 0xab 1M 64k' -c 'write -z -u 1M 8k' -c 'read -P 0 1M 8k' \
-	-c 'write -z 1064960 512' -c 'read -P 0 1M 8704' -c 'read -P 0xab 1057280 512' -c 'discard 2M 1M' -c 'flush' "$uri"
+	-c 'write -z 1056768 512' -c 'read -P 0 1M 8704' -c 'read -P 0xab 1057280 512' -c 'discard 2M 1M' -c 'flush' "$uri"
 lab_not grep -qiE 'failed|error' "$work/out" || fail "qemu-io: $(<"$work/out")"
 asked '^0 65536 8a [0-9a-f][89a-f]'
 agree
