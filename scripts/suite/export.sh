@@ -244,4 +244,22 @@ ok "TCP with TLS and nothing else"
 iscsiadm -m node --logoutall=all >/dev/null
 detach "$uri" "$ro"
 nothing_left
+lab_lio_remove
+
+# ---- block status ---------------------------------------------------------------------
+
+# LIO cannot say where a disk has space; tgt can.
+tgt
+lab_tgt_disk iqn.2026-01.lab.iserblk:thin 16 "$NAME"
+lab_tgtadm logicalunit update --tid 1 --lun 1 --params thin_provisioning=1
+uri=$(attach iqn.2026-01.lab.iserblk:thin --frontend export)
+tool qemu-io -f raw -n -c 'write -P 0x77 4M 1M' -c 'write -P 0x78 12M 64k' "$uri"
+tool nbdinfo --map "$uri"
+grep -o '^ *[0-9]* *[0-9]* *[0-9]*' "$work/out" | awk '{ print $1, $2, $3 % 2 }' >"$work/map"
+expect "where there is space" "$(tr '\n' ';' <"$work/map")" "0 4194304 1;4194304 1048576 0;5242880 7340032 1;12582912 65536 0;12648448 4128768 1;"
+tool qemu-img convert -f raw -O raw "$uri" "$work/thin"
+tool qemu-img compare -f raw -F raw "$work/thin" "$uri"
+detach "$uri"
+nothing_left
+ok "block status is what the target says"
 lab_dmesg_check
