@@ -312,6 +312,9 @@ func (p *peerConn) pieces(op C.int, rkey uint32, va uint64, b []byte) error {
 func (p *peerConn) move(op C.int, rkey uint32, va uint64, b []byte) error {
 	p.using.RLock()
 	defer p.using.RUnlock()
+	if p.closed.Load() { // and the slots are gone
+		return p.failed("reach", verbs.ErrClosed)
+	}
 	var i int
 	select {
 	case i = <-p.free:
