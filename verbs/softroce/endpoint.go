@@ -79,12 +79,16 @@ func random32() uint32 { return uint32(random64()) }
 // serve takes what comes to the lobby, and keeps the connection manager's time.
 func (e *endpoint) serve() {
 	defer close(e.done)
-	in := newInBatch()
+	in, errs := newInBatch(), newErrorReader()
 	for {
+		var refusing []netip.Addr
 		n := 0
 		err := e.raw.Read(func(fd uintptr) bool {
 			n = in.receive(int(fd))
-			return n > 0
+			for by, ok := errs.next(int(fd)); ok; by, ok = errs.next(int(fd)) {
+				refusing = append(refusing, by)
+			}
+			return n > 0 || len(refusing) > 0
 		})
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return
@@ -92,6 +96,9 @@ func (e *endpoint) serve() {
 		for i := range n {
 			pkt, from := in.packet(i)
 			e.dispatch(pkt, from, true)
+		}
+		for _, by := range refusing {
+			e.refused(by)
 		}
 		e.tick()
 	}

@@ -87,6 +87,8 @@ func (e *endpoint) handle(ev *cm.Event) {
 		c.listener.established(c)
 	case cm.Rejected:
 		e.lost(c, &verbs.RejectError{Reason: int(ev.Reason)})
+	case cm.Unreachable:
+		e.lost(c, errNobody)
 	case cm.TimedOut:
 		e.lost(c, verbs.ErrTimeout)
 	case cm.Disconnected:

@@ -123,6 +123,7 @@ func openSender(a socketAttr) (fd int, port uint16, err error) {
 func openLobby(local netip.Addr) (int, error) {
 	fd, err := openSocket(socketAttr{local: netip.AddrPortFrom(local, Port), shared: true})
 	if err == nil {
+		_ = wantErrors(fd, local) // without them attempts to connect time out
 		return fd, nil
 	}
 	op := &verbs.OpError{Op: fmt.Sprintf("bind UDP port %d of", Port), Peer: local.String(), Err: err}

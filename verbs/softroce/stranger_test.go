@@ -3,6 +3,7 @@ package softroce
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"runtime"
@@ -284,5 +285,23 @@ func exchange(t *testing.T, p *Provider, l verbs.Listener, at netip.Addr) {
 	v := &victim{conn: c.(*conn), peer: a.(*peer), region: region, mem: arena.Mem(region)}
 	for i := range 20 {
 		v.write(t, bytes.Repeat([]byte{byte(i)}, 4096))
+	}
+}
+
+func TestAHostWithoutRoCERefusesAtOnce(t *testing.T) {
+	arena, err := verbs.NewArena(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer arena.Close()
+	for _, at := range []string{"127.0.0.37", "127.0.0.38"} {
+		begin := time.Now()
+		_, err = New().Dial(t.Context(), verbs.DialAttr{
+			Src: netip.MustParseAddr("127.0.0.39"), Dst: netip.AddrPortFrom(netip.MustParseAddr(at), 3260), SendDepth: 8, RecvDepth: 8,
+			Arena: arena,
+		})
+		if !errors.Is(err, verbs.ErrRejected) || !errors.Is(err, unix.ECONNREFUSED) || time.Since(begin) > time.Second {
+			t.Errorf("%v: %v", time.Since(begin), err)
+		}
 	}
 }

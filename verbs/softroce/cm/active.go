@@ -91,6 +91,20 @@ func (m *Manager) handleMRA(now time.Time, c *conn, msg *MAD) {
 	}
 }
 
+// Refused tells that a host says it has nobody who takes our messages: requests to it have no future. Connections that
+// got any answer have proven otherwise.
+func (m *Manager) Refused(now time.Time, by netip.Addr) {
+	for _, c := range m.conns {
+		switch {
+		case c.peer != by:
+		case c.state == reqSent:
+			m.end(c, Event{Kind: Unreachable})
+		case c.state == dreqSent:
+			c.deadline, c.tries = now, 0
+		}
+	}
+}
+
 // Abandon forgets a connection that is not established, and tells the peer.
 func (m *Manager) Abandon(id ID) {
 	c := m.conns[id]

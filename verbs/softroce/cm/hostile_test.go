@@ -97,3 +97,18 @@ func TestUnknownConnectionsAreAnsweredToEndThem(t *testing.T) {
 		t.Errorf("%d answers to 1000", answers)
 	}
 }
+
+func TestOnlyRequestsEndWhenAHostRefuses(t *testing.T) {
+	n := newNet(1)
+	n.established(t)
+	n.answer = false
+	n.connect(t)
+	n.a.Refused(n.now, here) // another host
+	if e := n.a.Events(); len(e) != 0 {
+		t.Errorf("%+v", e)
+	}
+	n.a.Refused(n.now, there)
+	if e := n.a.Events(); len(e) != 1 || e[0].Kind != cm.Unreachable || n.a.Len() != 1 {
+		t.Errorf("%+v, %d connections left", e, n.a.Len())
+	}
+}
