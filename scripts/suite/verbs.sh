@@ -9,6 +9,7 @@ source "$(dirname "$0")/../lab.d/guest.sh"
 
 # A target on this host's one working port, reached over IPv4 and IPv6.
 lab_link d0 10.0.0.1
+sysctl -qw net.ipv6.conf.d0.keep_addr_on_down=1 # the tests shut it
 ip -6 address add fd00::1/64 dev d0 nodad
 lab_lio_ram ram0 8
 lab_lio_target portal=10.0.0.1 lun=ram0

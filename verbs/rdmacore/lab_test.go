@@ -98,7 +98,7 @@ func (p *peer) dial(ctx context.Context, a verbs.DialAttr) error {
 	return err
 }
 
-// mustDial connects, and waits for a peer that does not listen yet.
+// mustDial connects, and waits for a peer that does not listen yet and for a port that comes up.
 func (p *peer) mustDial(a verbs.DialAttr) {
 	p.t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
@@ -106,7 +106,8 @@ func (p *peer) mustDial(a verbs.DialAttr) {
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, verbs.ErrRejected) || time.Now().After(end) {
+		again := errors.Is(err, verbs.ErrRejected) || errors.Is(err, verbs.ErrPortDown) // a port comes up by fits and starts
+		if !again || time.Now().After(end) {
 			p.t.Fatal(err)
 		}
 	}
