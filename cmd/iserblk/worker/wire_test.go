@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"iserblk/cmd/iserblk/state"
+	"iserblk/nbd/nbdkernel"
 	"iserblk/session"
 	"iserblk/ublk"
 	"iserblk/verbs"
@@ -117,6 +118,7 @@ func TestExitCodes(t *testing.T) {
 		{ublk.ErrUnsupported, 12},
 		{fmt.Errorf("%w: %w", ErrUnsupported, ublk.ErrUnsupported), 12},
 		{fs.ErrPermission, 13},
+		{fmt.Errorf("no block device: %w", noDevice{fs.ErrPermission, fmt.Errorf("%w: %w", nbdkernel.ErrUnsupported, fs.ErrPermission)}), 13},
 		{ErrAttached, 15},
 		{ErrSilent, 18},
 		{&session.LoginError{Class: 3, Detail: 0}, 19},
