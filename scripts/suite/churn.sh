@@ -1,10 +1,10 @@
 #!/bin/bash
-# A hundred times attached and detached, nothing is left behind.
+# A hundred times (or LAB_TIMES) attached and detached, nothing is left behind.
 # kernels: trixie-backports
 # timeout: 500
 source "$(dirname "$0")/lib.sh"
 
-readonly TIMES=100
+readonly TIMES=${LAB_TIMES:-100}
 
 host
 lab_lio_ram ram0 16

@@ -4,7 +4,7 @@
 # timeout: 240
 source "$(dirname "$0")/lib.sh"
 
-readonly TIMES=100
+readonly TIMES=${LAB_TIMES:-100}
 
 any_host
 lab_lio_ram ram0 16
