@@ -28,8 +28,8 @@ type Options struct {
 	// CPU pins the thread when Pin is set.
 	CPU int
 	Pin bool
-	// Spin is the longest time to look for completions of a busy Source before sleeping; it adapts below that. 0
-	// means DefaultSpin, negative never.
+	// Spin is the longest time to look for completions of a busy Source before sleeping; while they usually take longer
+	// it sleeps at once. 0 means DefaultSpin, negative never.
 	Spin time.Duration
 	// Nap is the longest sleep that the Go scheduler is not told of, which makes waking up cheaper while requests come
 	// that fast. 0 means a millisecond, negative never.
@@ -43,14 +43,9 @@ type Options struct {
 	NoRing bool
 }
 
-// DefaultSpin is how long a lane spins unless told otherwise: not at all on machines with so few CPUs that it would
-// take time from what it waits for.
-func DefaultSpin() time.Duration {
-	if runtime.NumCPU() <= 2 {
-		return 0
-	}
-	return 50 * time.Microsecond
-}
+// DefaultSpin is how long a lane spins unless told otherwise: longer than what is in memory or flash takes to come, not as
+// long as what is on a disk. Meanwhile it gives way to whoever wants the CPU.
+const DefaultSpin = time.Millisecond
 
 // Lane is one event loop. Its methods are for the lane's own thread unless they say otherwise.
 type Lane struct {
@@ -85,13 +80,13 @@ func New(opt Options) (*Lane, error) {
 		opt.CQEntries = 8 * opt.Entries
 	}
 	if opt.Spin == 0 {
-		opt.Spin = DefaultSpin()
+		opt.Spin = DefaultSpin
 	}
 	if opt.Nap == 0 {
 		opt.Nap = defaultNap
 	}
 	l := &Lane{opt: opt, exited: make(chan struct{})}
-	l.spin.limit, l.spin.now = max(opt.Spin, 0), max(opt.Spin, 0)
+	l.spin.limit = max(opt.Spin, 0)
 	l.nap.limit = max(opt.Nap, 0)
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("make lane: %w", err)

@@ -435,27 +435,41 @@ func TestWhatComesByItselfAfterIOIsFoundWhenTheNapEnds(t *testing.T) {
 }
 
 func TestTheSpinnerLearns(t *testing.T) {
-	s := spinner{limit: 64 * time.Microsecond, now: 64 * time.Microsecond}
+	const limit = time.Millisecond
+	s := spinner{limit: limit}
 	now := time.Now()
-	vain := func() {
-		for s.again(false, now) {
-			now = now.Add(time.Microsecond)
-		}
+	// wait is one that something ends after d; spins says whether it was spun for all the time.
+	wait := func(d time.Duration) (spins bool) {
+		spins = s.again(now)
+		now = now.Add(d)
+		spins = spins && s.again(now)
+		s.found(now)
+		return spins
 	}
-	for range 10 {
-		vain()
+	if !wait(limit / 2) {
+		t.Fatal("it does not spin for what comes soon")
 	}
-	if s.now != 0 {
-		t.Fatalf("still spins %v after ten times in vain", s.now)
+	if wait(2 * limit) {
+		t.Error("it spins longer than it may")
 	}
-	for s.naps != 0 || s.now == 0 { // until it tries again
-		s.again(false, now)
+	for range 30 {
+		wait(50 * limit)
 	}
-	for range 10 {
-		s.again(true, now)
+	if wait(limit / 2) {
+		t.Error("it spins though there is little hope")
 	}
-	if s.now != s.limit {
-		t.Errorf("spins %v of %v after success", s.now, s.limit)
+	for range 50 {
+		wait(limit / 2)
+	}
+	if !wait(limit / 2) {
+		t.Error("it has not learnt that answers come soon again")
+	}
+	s.again(now)
+	s.idle()
+	before := s.usual
+	s.found(now.Add(time.Hour))
+	if s.usual != before {
+		t.Error("it counts the time in which nothing was awaited")
 	}
 }
 

@@ -68,11 +68,18 @@ func (l *Lane) sleep() {
 	l.nap.recent = false // unless the next turn finds something
 }
 
-// keepSpinning says whether to look again instead of sleeping.
+// keepSpinning says, after a turn that handled n things, whether to look again instead of sleeping.
 func (l *Lane) keepSpinning(n int) bool {
-	if l.spin.limit == 0 || !l.busy() {
+	if l.spin.limit == 0 {
+		return false
+	}
+	now := time.Now()
+	if n > 0 {
+		l.spin.found(now)
+	}
+	if !l.busy() {
 		l.spin.idle()
 		return false
 	}
-	return l.spin.again(n > 0, time.Now())
+	return l.spin.again(now)
 }

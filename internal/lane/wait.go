@@ -6,57 +6,35 @@ import (
 	"time"
 )
 
-// spinner bounds the time of looking without sleeping, and learns: a spin that ends in vain halves the next, one
-// that finds something doubles it.
+// spinner decides whether to look for answers instead of sleeping. It learns from how long there is nothing to do while
+// some are awaited, asleep or not: while that is within the limit, a spin is likely to end with one.
 type spinner struct {
-	limit time.Duration // the most, 0 for never
-	now   time.Duration // the present bound
-	until time.Time     // end of the spin that is on, else zero
-	naps  int           // sleeps since the bound fell to zero
+	limit time.Duration // the longest spin, 0 for never
+	usual time.Duration // how long that was of late, a moving average
+	since time.Time     // when the wait began that is on, else zero
 }
 
-const (
-	shortSpin  = time.Microsecond // a bound below this is none
-	tryEvery   = 64               // sleeps after which a spinner that gave up tries again
-	tryShare   = 8                // with this part of the limit
-	spinFactor = 2
-)
+const spinMemory = 8 // waits that the average speaks for
 
-// idle ends a spin without a lesson.
-func (s *spinner) idle() { s.until = time.Time{} }
-
-// again starts or continues a spin; found says that the turn handled something.
-func (s *spinner) again(found bool, t time.Time) bool {
-	switch {
-	case found && !s.until.IsZero():
-		s.now = min(s.now*spinFactor, s.limit)
-		s.until = t.Add(s.now)
-	case s.until.IsZero():
-		return s.begin(t)
-	case t.After(s.until):
-		s.giveUp()
-		return false
+// found ends a wait at t.
+func (s *spinner) found(t time.Time) {
+	if s.since.IsZero() {
+		return
 	}
-	return true
+	s.usual += (min(t.Sub(s.since), spinMemory*s.limit) - s.usual) / spinMemory
+	s.since = time.Time{}
 }
 
-func (s *spinner) begin(t time.Time) bool {
-	if s.now == 0 {
-		if s.naps++; s.naps < tryEvery {
-			return false
-		}
-		s.naps, s.now = 0, max(s.limit/tryShare, shortSpin)
+// again says, while answers are awaited, whether to look once more at t.
+func (s *spinner) again(t time.Time) bool {
+	if s.since.IsZero() {
+		s.since = t
 	}
-	s.until = t.Add(s.now)
-	return true
+	return s.usual <= s.limit && t.Sub(s.since) < s.limit
 }
 
-func (s *spinner) giveUp() {
-	s.until = time.Time{}
-	if s.now /= spinFactor; s.now < shortSpin {
-		s.now = 0
-	}
-}
+// idle forgets the wait: nothing is with a target any more.
+func (s *spinner) idle() { s.since = time.Time{} }
 
 // defaultNap is far above what I/O takes, also on slow machines: the scheduler's monitor, which takes the processor away
 // from whoever sleeps officially, costs more than the sleep. A garbage collection ends a nap by its signal.
