@@ -58,7 +58,8 @@ ok "attached already, and none the worse for it"
 detach "$device"
 
 rdma link delete rxe_d0
-refuse 12 'rdma link add' bin/iserblk attach "$url/0" --provider rdmacore
+refuse 12 'rdma link add|modprobe' bin/iserblk attach "$url/0" --provider rdmacore
+refuse 4 'softroce was used: no RDMA device' bin/iserblk attach "$url/0" # nothing takes RoCE packets here now
 ok "no RDMA device for the route"
 
 nothing_left
