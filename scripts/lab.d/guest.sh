@@ -348,9 +348,9 @@ lab_tgt_account() {
 	lab_tgtadm account bind --tid "$1" --user "${2%%:*}" "${@:3}"
 }
 
-# lab_tgt_kill is a crash, lab_tgt_stop an orderly end, lab_tgt_freeze and
+# lab_tgt_kill is a crash, if it has not had one, lab_tgt_stop an orderly end, lab_tgt_freeze and
 # lab_tgt_thaw a target that hangs for a while.
-lab_tgt_kill() { kill -KILL "$LAB_TGT_PID"; wait "$LAB_TGT_PID" 2>/dev/null || true; }
+lab_tgt_kill() { kill -KILL "$LAB_TGT_PID" 2>/dev/null || true; wait "$LAB_TGT_PID" 2>/dev/null || true; }
 lab_tgt_stop() { lab_tgtadm sys delete; lab_tgtadm sys update --name State -v offline || true; lab_tgt_kill; }
 lab_tgt_freeze() { kill -STOP "$LAB_TGT_PID"; }
 lab_tgt_thaw() { kill -CONT "$LAB_TGT_PID"; }

@@ -154,10 +154,13 @@ refuse() {
 # verify DEVICE DEPTH [FIO_OPTION...] writes at random and reads back, with a
 # checksum for every 512 bytes (or block), in I/Os from one block to 1 MiB.
 verify() {
-	local block
-	block=$(blockdev --getss "$1")
-	fio --name="verify-qd$2" --filename="$1" --direct=1 --ioengine=io_uring --iodepth="$2" \
-		--rw=randrw --rwmixwrite=70 --bssplit="$block/20:4k/30:16k/20:64k/15:256k/10:1m/5" \
+	local how block=512 large=1m
+	case $1 in
+	nbd*) how=(--ioengine=nbd --uri="$1") large=256k ;; # fio does not heed what the server takes at most
+	*) how=(--ioengine=io_uring --filename="$1" --direct=1) block=$(blockdev --getss "$1") ;;
+	esac
+	fio --name="verify-qd$2" "${how[@]}" --iodepth="$2" \
+		--rw=randrw --rwmixwrite=70 --bssplit="$block/20:4k/30:16k/20:64k/15:256k/10:$large/5" \
 		--serialize_overlap=1 --verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=0 \
 		--output=/run/lab/fio "${@:3}" || { cat /run/lab/fio >&2; fail "fio on $1, depth $2"; }
 	! grep -E 'verify:|err= *[1-9]' /run/lab/fio >&2 || fail "fio on $1, depth $2"

@@ -100,6 +100,7 @@ worse
 # head ends nbdcopy when it has seen enough.
 { nbdcopy "nbd+unix:///?socket=${socket#*socket=}" - 2>/dev/null || true; } | head -c 8M >/run/lab/copy
 cmp /run/lab/copy <(lab_stream 8 softroce) || fail "the export reads other bytes"
+verify "nbd+unix:///?socket=${socket#*socket=}" 32 --offset=16M --size=8M
 better
 "$ISERBLK" detach "$socket"
 ok "an exported socket, over IPv6: $socket"
