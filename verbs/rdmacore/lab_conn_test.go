@@ -286,6 +286,9 @@ func TestHundredsOfConnectionsLeaveNothingBehind(t *testing.T) {
 	if n := openFiles(t); n > fds {
 		t.Errorf("%d descriptors became %d", fds, n)
 	}
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > routines && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // the last one may be ending still
+	}
 	if n := runtime.NumGoroutine(); n > routines {
 		t.Errorf("%d goroutines became %d", routines, n)
 	}
