@@ -108,7 +108,7 @@ func (c *Conn) receive() {
 	c.hub.ready.push(c)
 }
 
-// parse begins the requests that have come. It is false when nothing is to be read for now.
+// parse begins the requests that have come. It is false when nothing is to be read until something completes.
 func (c *Conn) parse() bool {
 	for !c.closing && !c.blocked {
 		switch {

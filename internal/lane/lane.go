@@ -32,7 +32,7 @@ type Options struct {
 	// it sleeps at once. 0 means DefaultSpin, negative never.
 	Spin time.Duration
 	// Nap is the longest sleep that the Go scheduler is not told of, which makes waking up cheaper while requests come
-	// that fast. 0 means a millisecond, negative never.
+	// that fast. 0 means 10 ms, negative never.
 	Nap time.Duration
 	// Entries and CQEntries size the ring; 0 means 1024 and 8192, enough for 8000 requests in flight.
 	Entries, CQEntries uint32

@@ -102,7 +102,7 @@ func requestOpcode(op operation, first, last bool) wire.Opcode {
 	return o
 }
 
-// readChunk is how many packets of w to ask for now. A READ that is long becomes several on the wire. Where they end is
+// readChunk is how many packets of w the next request asks for. A READ that is long becomes several on the wire. Where they end is
 // fixed: a request that is repeated must not ask for more than the first one did, or it is no repetition to the peer.
 func (r *requester) readChunk(w *sendWQE) int {
 	i := r.upcoming.Sub(w.first)
