@@ -13,6 +13,7 @@ func onePDU(t testing.TB, w *wire, buf []byte, dir session.Direction, immediate 
 	bhs := command(dir, 4096, immediate)
 	data := w.buf(0, 4096)
 	answer := response(pdu.OpSCSIResponse, nil)
+	copy(answer[iser.HeadersLen-pdu.BHSLen+16:], bhs[16:20]) // the ITT
 	ctx := t.Context()
 	w.onPDU = func(pdu.BHS, []byte) {}
 	return func() {

@@ -142,7 +142,7 @@ func (c *Conn) receive(wc *verbs.WC, n session.Notifier) error {
 	}
 	c.stats.Received++
 	if bhs.Opcode() == pdu.OpSCSIResponse {
-		c.windows.close(bhs.ITT())
+		c.DeallocateTask(bhs.ITT())
 	}
 	n.HandlePDU(bhs, data)
 	return nil

@@ -88,6 +88,12 @@ func (c *Conn) key(itt pdu.ITT, mem []byte, ofRegion uint32, targetWrites bool) 
 	return c.windows.open(itt, mem, targetWrites)
 }
 
+// DeallocateTask closes what a command has opened, and takes it that nothing more is written there: it was answered, or
+// the target has confirmed its abort (RFC 5047's Deallocate_Task_Resources).
+func (c *Conn) DeallocateTask(itt pdu.ITT) {
+	c.windows.close(itt)
+}
+
 // SendControl queues any other PDU (RFC 5047 5.1.1). data is at most 8192 bytes.
 func (c *Conn) SendControl(bhs *[pdu.BHSLen]byte, data []byte) error {
 	n := len(c.controls)

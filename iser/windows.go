@@ -6,7 +6,7 @@ import (
 )
 
 // windows are the buffers that are open to the target for one command each, where the transport can do that. A window
-// closes with the command's answer, before anybody hears of it, or else when its place is taken by another command.
+// closes with the command's answer or abort, before anybody hears of it, or else when its place is taken by another command.
 type windows struct {
 	exposer verbs.Exposer // nil where keys open whole regions
 	keys    []uint32      // by the low bits of the command's ITT, 0 where none is open

@@ -118,6 +118,17 @@ func TestABufferIsOpenForItsCommandAloneWhereTheTransportCanDoThat(t *testing.T)
 	}
 }
 
+func TestTheWindowOfAnAbortedCommandCloses(t *testing.T) {
+	w, c := fullExposing(t)
+	w.task(0x10003, session.In, w.buf(0, 512), 0)
+	w.task(0x10004, session.In, w.buf(4096, 512), 0)
+	w.conn.DeallocateTask(0x10003)
+	w.conn.DeallocateTask(0x10003) // changes nothing
+	if len(c.open) != 1 || c.open[c.last].addr != verbs.Addr(w.buf(4096, 512).Mem) {
+		t.Errorf("%+v", c.open)
+	}
+}
+
 func TestAWindowThatWasNeverAnsweredClosesWhenItsPlaceIsTaken(t *testing.T) {
 	w, c := fullExposing(t)
 	w.task(0x10003, session.In, w.buf(0, 512), 0)

@@ -27,13 +27,17 @@ type Buffer struct {
 
 // Datamover carries the PDUs and the data of one connection: the primitives of RFC 5047 as a lane uses them. iser
 // implements it. It has no locks: everything but Close is called by the one goroutine that drives the nexus. From
-// within HandlePDU a nexus calls SendControl at most: whatever else a PDU gives rise to follows after Poll.
+// within HandlePDU a nexus calls SendControl and DeallocateTask at most: whatever else a PDU gives rise to follows after
+// Poll.
 type Datamover interface {
 	// SendCommand queues a SCSI Command PDU (Send_Control with Put_Data or Get_Data implied): buf becomes the task's
 	// tagged buffer for dir, and the first immediate bytes of an Out buffer go along as immediate data (bhs already
 	// says so in its DataSegmentLength). bhs is copied before it returns. ErrNoSlot means: not now, again after Poll.
 	// Commands that are unanswered differ in the low 16 bits of their ITTs.
 	SendCommand(bhs *[pdu.BHSLen]byte, dir Direction, buf Buffer, immediate int) error
+	// DeallocateTask closes the buffer of a command that ends without a SCSI Response, which else does it
+	// (Deallocate_Task_Resources). It comes before anybody else gets the buffer or the low half of the ITT.
+	DeallocateTask(itt pdu.ITT)
 	// SendControl queues any other PDU; bhs and data are copied before it returns. It has send slots of its own that
 	// commands cannot use up, so it does not fail for want of one while the caller keeps at most ControlSlots
 	// unanswered.

@@ -51,13 +51,15 @@ type fakeDM struct {
 	commandSlots int // free; negative: any number
 	controlSlots int
 
+	open map[uint16]pdu.ITT // the tasks whose buffers the target may touch, by the low half of their tags
+
 	closeErr                              error
 	fullFeature, aborted, drained, closed bool
 	polling                               bool
 }
 
 func newFake(t tester) *fakeDM {
-	return &fakeDM{t: t, max: 8, commandSlots: -1, controlSlots: -1}
+	return &fakeDM{t: t, max: 8, commandSlots: -1, controlSlots: -1, open: map[uint16]pdu.ITT{}}
 }
 
 func take(slots *int) error {
@@ -82,8 +84,19 @@ func (d *fakeDM) SendCommand(bhs *[pdu.BHSLen]byte, dir Direction, buf Buffer, i
 	}
 	m := message{bhs: *bhs, dir: dir, buf: buf, immediate: immediate}
 	m.data = append(m.data, buf.Mem[:immediate]...)
+	if itt, taken := d.open[uint16(m.itt())]; taken {
+		d.t.Errorf("task %#x begins while %#x has its place", uint32(m.itt()), uint32(itt))
+	}
+	d.open[uint16(m.itt())] = m.itt()
 	d.queued = append(d.queued, m)
 	return nil
+}
+
+func (d *fakeDM) DeallocateTask(itt pdu.ITT) {
+	if d.open[uint16(itt)] != itt {
+		d.t.Errorf("task %#x ends twice", uint32(itt))
+	}
+	delete(d.open, uint16(itt))
 }
 
 func (d *fakeDM) SendControl(bhs *[pdu.BHSLen]byte, data []byte) error {
@@ -124,6 +137,9 @@ func (d *fakeDM) Poll(n Notifier) (int, error) {
 	in := d.inbox
 	d.inbox = nil
 	for _, m := range in {
+		if m.opcode() == pdu.OpSCSIResponse {
+			delete(d.open, uint16(m.itt()))
+		}
 		n.HandlePDU(m.bhs[:], m.data)
 	}
 	return len(in), d.pollErr

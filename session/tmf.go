@@ -189,6 +189,7 @@ func (n *Nexus) abortAnswered(ref pdu.ITT, r pdu.TMResponse) error {
 	if c != nil {
 		c.Err, c.Short = ErrAborted, uint32(len(c.Buf.Mem))
 		n.stats.Aborted++
+		n.dm.DeallocateTask(ref)
 		n.finish(c)
 	}
 	if n.aborts >= abortBudget {

@@ -49,6 +49,24 @@ func TestAnOverdueCommandIsAborted(t *testing.T) {
 	})
 }
 
+func TestTheBufferOfAnAbortedCommandIsClosedBeforeItIsGivenBack(t *testing.T) {
+	overdue(t, func(r *rig, j *job, command pdu.ITT, abort *message) {
+		if r.dm.open[uint16(command)] != command {
+			t.Fatal("it is closed before the target has confirmed the abort")
+		}
+		j.check = func() {
+			if len(r.dm.open) > 0 {
+				t.Error("the target can still touch it")
+			}
+		}
+		r.tmResponse(abort.itt(), pdu.TMComplete)
+		r.turn()
+		if j.ends != 1 {
+			t.Errorf("ended %d times", j.ends)
+		}
+	})
+}
+
 func TestAnAnswerBeforeTheAbortCounts(t *testing.T) {
 	overdue(t, func(r *rig, j *job, command pdu.ITT, abort *message) {
 		r.good(command)
