@@ -37,6 +37,7 @@ type Conn struct {
 	wcs                [wcBatch]verbs.WC
 
 	windows     windows
+	credit      credit
 	posted      int // work requests with the device
 	fullFeature bool
 	aborted     bool
@@ -100,6 +101,7 @@ func (c *Conn) dial(ctx context.Context, provider verbs.Provider, o Options) err
 	c.qp = qp
 	c.lkey = qp.Keys(c.region).LKey
 	c.windows.exposer, _ = qp.(verbs.Exposer)
+	c.credit.limiter, _ = qp.(verbs.InboundLimiter)
 	c.inline = uint32(qp.MaxInline())
 	c.info = newInfo(qp)
 	return nil

@@ -16,14 +16,15 @@ const (
 // for those before it; each costs a wake-up that the answer would have brought anyway.
 const signalEvery = 8
 
-// SendCommand queues a SCSI Command (RFC 5047 5.1.1). It returns session.ErrNoSlot when every command slot is taken,
-// and an *Error when the connection is gone or the command contradicts itself, in which case nothing was queued.
+// SendCommand queues a SCSI Command (RFC 5047 5.1.1). It returns session.ErrNoSlot when every command slot is taken
+// or the data does not fit the transport now, and an *Error when the connection is gone or the command contradicts itself;
+// then nothing was queued.
 func (c *Conn) SendCommand(bhs *[pdu.BHSLen]byte, dir session.Direction, buf session.Buffer, immediate int) error {
 	if err := c.checkCommand(bhs, dir, buf, immediate); err != nil {
 		return err
 	}
 	n := len(c.commands)
-	if n == 0 {
+	if n == 0 || dir == session.In && !c.credit.allows(len(buf.Mem)) {
 		return session.ErrNoSlot
 	}
 	t, lkey, err := c.expose(pdu.BHS(bhs[:]).ITT(), dir, buf, immediate)
@@ -72,6 +73,7 @@ func (c *Conn) expose(itt pdu.ITT, dir session.Direction, buf session.Buffer, im
 	var t tags
 	switch {
 	case dir == session.In:
+		c.credit.take(itt, len(buf.Mem))
 		t.readKey, t.readVA = c.key(itt, buf.Mem, keys.WriteKey, true), verbs.Addr(buf.Mem)
 	case immediate < len(buf.Mem):
 		rest := buf.Mem[immediate:]
@@ -92,6 +94,7 @@ func (c *Conn) key(itt pdu.ITT, mem []byte, ofRegion uint32, targetWrites bool) 
 // the target has confirmed its abort (RFC 5047's Deallocate_Task_Resources).
 func (c *Conn) DeallocateTask(itt pdu.ITT) {
 	c.windows.close(itt)
+	c.credit.give(itt)
 }
 
 // SendControl queues any other PDU (RFC 5047 5.1.1). data is at most 8192 bytes.

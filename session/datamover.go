@@ -6,7 +6,8 @@ import (
 	"iserblk/session/pdu"
 )
 
-// ErrNoSlot is what a Datamover answers while every send slot is taken: nothing was queued, try again after Poll.
+// ErrNoSlot is what a Datamover answers while every send slot is taken, or while what the commands before have asked for
+// leaves no room for more data to come: nothing was queued, try again after Poll.
 var ErrNoSlot = errors.New("no free send slot")
 
 // Direction is which way a command's data goes, seen from the initiator.

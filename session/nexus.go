@@ -71,7 +71,7 @@ type Stats struct {
 	Pings          uint64 // sent
 	TargetPings    uint64 // answered
 	WindowClosed   uint64 // times that a command had to wait for the target's window
-	SlotsFull      uint64 // times that a command had to wait for a slot
+	SlotsFull      uint64 // times that a command had to wait for a slot, or for room for its data
 	Outstanding    int    // now
 	Waiting        int    // now
 }

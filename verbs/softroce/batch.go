@@ -28,6 +28,7 @@ type inBatch struct {
 	msgs  [batchLen]mmsghdr
 	iovs  [batchLen]unix.Iovec
 	names [batchLen]rawAddr
+	drops [batchLen][dropsLen]byte
 	mem   []byte
 }
 
@@ -40,6 +41,7 @@ func newInBatch() *inBatch {
 		h.Iov = &b.iovs[i]
 		h.SetIovlen(1)
 		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
+		h.Control = &b.drops[i][0]
 	}
 	return b
 }
@@ -50,6 +52,7 @@ func newInBatch() *inBatch {
 func (b *inBatch) receive(fd int) int {
 	for i := range b.msgs {
 		b.msgs[i].hdr.Namelen = unix.SizeofSockaddrInet6
+		b.msgs[i].hdr.SetControllen(dropsLen)
 	}
 	for range 4 {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.msgs[0])), batchLen,

@@ -53,6 +53,7 @@ type conn struct {
 	receiver  int            // the receiving socket, -1 until there is one
 	from      netip.AddrPort // where it receives from
 	learned   time.Duration  // when
+	inbound   int            // see InboundLimit; the driver's
 	wake      wake
 	blocked   time.Duration // until when sending rests because the socket is full
 	broken    bool          // the queue pair's error was told

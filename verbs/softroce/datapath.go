@@ -64,6 +64,9 @@ func (c *conn) work() {
 	t := now()
 	for round := 0; c.receiver >= 0; round++ {
 		n := c.in.receive(c.receiver)
+		if c.inbound == 0 && c.in.overflowed(n) {
+			c.limitInbound()
+		}
 		for i := range n {
 			c.take(t, i)
 		}

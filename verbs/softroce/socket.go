@@ -144,5 +144,6 @@ func openReceiver(local netip.Addr, from netip.AddrPort) (int, error) {
 		unix.Close(fd)
 		return -1, os.NewSyscallError("connect", err)
 	}
+	countDrops(fd)
 	return fd, nil
 }
