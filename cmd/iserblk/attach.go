@@ -50,7 +50,7 @@ func (p *program) attachCommand() *cli.Command {
 		&cli.DurationFlag{Name: flagCommandTimeout, Usage: "abort a command that takes the target longer than `TIME`"},
 		&cli.DurationFlag{Name: flagNopInterval, Usage: "ping a target that has been silent for `TIME`"},
 		&cli.DurationFlag{Name: flagNopTimeout, Usage: "give a path up when a ping is not answered within `TIME`"},
-		&cli.DurationFlag{Name: flagSpin, Usage: "look for answers for up to `TIME` before sleeping, 1ms unless given; -1s never does it"},
+		&cli.DurationFlag{Name: flagSpin, Usage: "look for answers for up to `TIME` before sleeping, unless given as long as pays on this machine; -1s never does it"},
 		timeoutFlag(90 * time.Second),
 	}
 	return &cli.Command{

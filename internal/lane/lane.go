@@ -28,8 +28,9 @@ type Options struct {
 	// CPU pins the thread when Pin is set.
 	CPU int
 	Pin bool
-	// Spin is the longest time to look for completions of a busy Source before sleeping; while they usually take longer
-	// it sleeps at once. 0 means DefaultSpin, negative never.
+	// Spin is the longest time to look for answers of a busy Source before sleeping, and twice the longest to look
+	// for what comes next when none is; while that usually takes longer the lane sleeps at once. 0 means as long as pays
+	// on this machine, going by what waking up takes, and at most 10 ms; negative means never.
 	Spin time.Duration
 	// Nap is the longest sleep that the Go scheduler is not told of, which makes waking up cheaper while requests come
 	// that fast. 0 means 10 ms, negative never.
@@ -42,10 +43,6 @@ type Options struct {
 	// timers, but no ublk queues.
 	NoRing bool
 }
-
-// DefaultSpin is how long a lane spins unless told otherwise: longer than what is in memory or flash takes to come, not as
-// long as what is on a disk. Meanwhile it gives way to whoever wants the CPU.
-const DefaultSpin = time.Millisecond
 
 // Lane is one event loop. Its methods are for the lane's own thread unless they say otherwise.
 type Lane struct {
@@ -61,7 +58,7 @@ type Lane struct {
 	holes   bool
 
 	timers timerHeap
-	spin   spinner
+	spins  spins
 	nap    napper
 
 	mail     mailbox
@@ -79,14 +76,11 @@ func New(opt Options) (*Lane, error) {
 	if opt.CQEntries == 0 {
 		opt.CQEntries = 8 * opt.Entries
 	}
-	if opt.Spin == 0 {
-		opt.Spin = DefaultSpin
-	}
 	if opt.Nap == 0 {
 		opt.Nap = defaultNap
 	}
 	l := &Lane{opt: opt, exited: make(chan struct{})}
-	l.spin.limit = max(opt.Spin, 0)
+	l.spins.limit(max(opt.Spin, 0))
 	l.nap.limit = max(opt.Nap, 0)
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("make lane: %w", err)
@@ -112,10 +106,15 @@ func (l *Lane) open() error {
 	return nil
 }
 
-// Start begins the loop on a thread of its own. Any goroutine may call it, once.
+// Start begins the loop on a thread of its own, and finds out how long it may spin unless it was told. Any goroutine may
+// call it, once.
 func (l *Lane) Start() {
 	l.started.Store(true)
 	go l.run()
+	if l.opt.Spin == 0 {
+		limit := spinLimit(l.waking())
+		l.Post(func() { l.spins.limit(limit) })
+	}
 }
 
 // Stop ends the loop after the messages posted so far and waits for it. Whatever uses the lane (ublk devices, Sources)
@@ -169,7 +168,7 @@ func (l *Lane) SQE() *uring.SQE {
 // run is the lane's thread. It is never unlocked, so it ends with the goroutine and nobody inherits its state.
 func (l *Lane) run() {
 	runtime.LockOSThread()
-	if l.nap.limit > 0 || l.spin.limit > 0 {
+	if l.nap.limit > 0 || l.opt.Spin >= 0 {
 		reserveProcessor()
 		defer returnProcessor()
 	}

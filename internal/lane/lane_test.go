@@ -328,6 +328,7 @@ func TestAnIdleLaneSleeps(t *testing.T) {
 		var before, after unix.Rusage
 		rusage := func(r *unix.Rusage) { on(t, l, func() { _ = unix.Getrusage(unix.RUSAGE_THREAD, r) }) }
 		rusage(&before)
+		time.Sleep(10 * time.Millisecond) // it may look for more for a while
 		polls := s.polls.Load()
 		time.Sleep(300 * time.Millisecond)
 		if n := s.polls.Load() - polls; n > 20 { // the runtime's signals may wake it now and then
@@ -474,6 +475,45 @@ func TestTheSpinnerLearns(t *testing.T) {
 	s.found(now.Add(time.Hour))
 	if s.usual != before {
 		t.Error("it counts the time in which nothing was awaited")
+	}
+}
+
+func TestALaneLooksForAsLongAsPaysOnThisMachine(t *testing.T) {
+	onBoth(t, func(t *testing.T, opt Options) {
+		opt.Spin = 0
+		l := startLane(t, opt)
+		on(t, l, func() {
+			if answers := l.spins.answers.limit; answers < leastSpin || answers > mostSpin || l.spins.requests.limit != answers/2 {
+				t.Errorf("%v for answers, %v for requests", answers, l.spins.requests.limit)
+			}
+		})
+	})
+	for wakeUp, want := range map[time.Duration]time.Duration{
+		time.Nanosecond: leastSpin, 20 * time.Microsecond: 640 * time.Microsecond, time.Second: mostSpin,
+	} {
+		if got := spinLimit(wakeUp); got != want {
+			t.Errorf("%v where waking up takes %v", got, wakeUp)
+		}
+	}
+}
+
+func TestASpinForRequestsEndsWhereAnswersAreAwaited(t *testing.T) {
+	var s spins
+	s.limit(time.Millisecond)
+	now := time.Now()
+	if !s.again(now, 1, false) || s.again(now.Add(600*time.Microsecond), 0, false) {
+		t.Error("the next request is not looked for, or for too long")
+	}
+	now = now.Add(700 * time.Microsecond)
+	if !s.again(now, 1, true) || !s.again(now.Add(900*time.Microsecond), 0, true) {
+		t.Error("the answer is not looked for")
+	}
+	now = now.Add(950 * time.Microsecond)
+	if !s.again(now, 1, false) {
+		t.Error("the next request is not looked for again")
+	}
+	if u := s.requests.usual; u < 80*time.Microsecond || u > 95*time.Microsecond { // an eighth of 700
+		t.Errorf("a wait for requests is held to take %v", u)
 	}
 }
 

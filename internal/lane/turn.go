@@ -70,16 +70,5 @@ func (l *Lane) sleep() {
 
 // keepSpinning says, after a turn that handled n things, whether to look again instead of sleeping.
 func (l *Lane) keepSpinning(n int) bool {
-	if l.spin.limit == 0 {
-		return false
-	}
-	now := time.Now()
-	if n > 0 {
-		l.spin.found(now)
-	}
-	if !l.busy() {
-		l.spin.idle()
-		return false
-	}
-	return l.spin.again(now)
+	return l.spins.answers.limit > 0 && l.spins.again(time.Now(), n, l.busy())
 }

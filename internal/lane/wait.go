@@ -1,13 +1,68 @@
 package lane
 
 import (
+	"context"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
 
-// spinner decides whether to look for answers instead of sleeping. It learns from how long there is nothing to do while
-// some are awaited, asleep or not: while that is within the limit, a spin is likely to end with one.
+// A spin pays while it is not many times as long as the waking up that it saves. That takes 20 us on one machine and 300
+// on another, so the limits are counted in wake-ups.
+const (
+	answerWakeUps  = 32
+	requestWakeUps = answerWakeUps / 2
+	leastSpin      = 100 * time.Microsecond
+	mostSpin       = 10 * time.Millisecond // what a disk takes
+)
+
+// spinLimit is the longest wait for an answer to spin for where waking up takes wakeUp.
+func spinLimit(wakeUp time.Duration) time.Duration {
+	return min(max(answerWakeUps*wakeUp, leastSpin), mostSpin)
+}
+
+// waking measures how long the lane takes to wake up, the median of a few times. It is called right after the start, when
+// there is nothing to do.
+func (l *Lane) waking() time.Duration {
+	const times, rest = 9, 300 * time.Microsecond
+	took := make([]time.Duration, times)
+	for i := range took {
+		time.Sleep(rest) // for it to fall asleep
+		called := time.Now()
+		_ = l.Do(context.Background(), func() { took[i] = time.Since(called) })
+	}
+	slices.Sort(took)
+	return took[times/2]
+}
+
+// spins are the two kinds of wait that a lane may spin for.
+type spins struct {
+	answers  spinner // something is with a target
+	requests spinner // nothing is, but I/O is going on
+}
+
+// limit sets the longest spin for answers, 0 for none.
+func (s *spins) limit(d time.Duration) {
+	s.answers.limit = d
+	s.requests.limit = d * requestWakeUps / answerWakeUps
+}
+
+// again says, at the end of a turn that handled n things, whether to look once more. busy: something is with a target.
+func (s *spins) again(t time.Time, n int, busy bool) bool {
+	if n > 0 {
+		s.answers.found(t)
+		s.requests.found(t)
+	}
+	if busy {
+		return s.answers.again(t)
+	}
+	s.answers.idle()
+	return s.requests.again(t)
+}
+
+// spinner decides whether to look for one kind of event instead of sleeping. It learns from how long there is nothing to
+// do until one comes, asleep or not: while that is within the limit, a spin is likely to end with one.
 type spinner struct {
 	limit time.Duration // the longest spin, 0 for never
 	usual time.Duration // how long that was of late, a moving average
@@ -25,7 +80,7 @@ func (s *spinner) found(t time.Time) {
 	s.since = time.Time{}
 }
 
-// again says, while answers are awaited, whether to look once more at t.
+// again says, while such an event is awaited, whether to look once more at t.
 func (s *spinner) again(t time.Time) bool {
 	if s.since.IsZero() {
 		s.since = t
@@ -33,7 +88,7 @@ func (s *spinner) again(t time.Time) bool {
 	return s.usual <= s.limit && t.Sub(s.since) < s.limit
 }
 
-// idle forgets the wait: nothing is with a target any more.
+// idle forgets the wait: nothing of the kind can come any more.
 func (s *spinner) idle() { s.since = time.Time{} }
 
 // defaultNap is far above what I/O takes, also on slow machines: the scheduler's monitor, which takes the processor away
