@@ -97,20 +97,23 @@ run() {
 	done
 }
 
-# summary turns the lines into JSON: for each job and peer the median and its range, and the ratios.
+# summary turns the lines into JSON: for each job and peer the median and its range, and the ratios. A ratio is the median
+# of those within each round, which were taken within a minute.
 summary() {
 	jq -Rn --arg kernel "$(uname -r)" --argjson seconds "$seconds" --argjson rounds "$rounds" '
 		def median: sort | if length % 2 == 1 then .[length / 2 | floor] else (.[length / 2] + .[length / 2 - 1]) / 2 end;
-		def ratio($a; $b): if $a and $b then $a.iops / $b.iops else null end;
-		[inputs | split(" ") | {job: .[1], peer: .[2], iops: (.[3] | tonumber), mean: (.[4] | tonumber),
+		[inputs | split(" ") | {round: .[0], job: .[1], peer: .[2], iops: (.[3] | tonumber), mean: (.[4] | tonumber),
 			p99: (.[5] | tonumber), max: (.[6] | tonumber)}] as $all |
+		def ratio($a; $b): [group_by(.round)[] | map({key: .peer, value: .iops}) | from_entries |
+			select(.[$a] and .[$b]) | .[$a] / .[$b]] | if length > 0 then median else null end;
 		{version: 1, kernel: $kernel, seconds: $seconds, rounds: $rounds, jobs: [
 			[$all[].job] | reduce .[] as $j ([]; if index($j) then . else . + [$j] end) | .[] | . as $job |
-			{job: $job, peers: ([$all[] | select(.job == $job)] | group_by(.peer) | map({key: .[0].peer, value: {
+			[$all[] | select(.job == $job)] |
+			{job: $job, peers: (group_by(.peer) | map({key: .[0].peer, value: {
 				iops: ([.[].iops] | median), low: ([.[].iops] | min), high: ([.[].iops] | max),
-				mean_us: ([.[].mean] | median), p99_us: ([.[].p99] | median), max_us: ([.[].max] | max)}}) | from_entries)} |
-			.ratios = {"ublk/kernel": ratio(.peers.ublk; .peers.kernel), "ublk/qemu": ratio(.peers.ublk; .peers.qemu),
-				"nbd/qemu": ratio(.peers.nbd; .peers.qemu), "export/qemu-export": ratio(.peers.export; .peers."qemu-export")}]}' "$results"
+				mean_us: ([.[].mean] | median), p99_us: ([.[].p99] | median), max_us: ([.[].max] | max)}}) | from_entries),
+			ratios: {"ublk/kernel": ratio("ublk"; "kernel"), "ublk/qemu": ratio("ublk"; "qemu"),
+				"nbd/qemu": ratio("nbd"; "qemu"), "export/qemu-export": ratio("export"; "qemu-export")}}]}' "$results"
 }
 
 table() {
