@@ -60,6 +60,7 @@ type Lane struct {
 	timers timerHeap
 	spins  spins
 	nap    napper
+	tenure tenure
 
 	mail     mailbox
 	stopping bool

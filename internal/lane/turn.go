@@ -34,10 +34,14 @@ func (l *Lane) readMail() int {
 // enter ends a turn that handled n things: it submits what was queued and sleeps in the same system call if there is
 // nothing left to look at, or goes straight on.
 func (l *Lane) enter(n int) {
+	now := time.Now()
 	switch {
 	case l.engine.ready():
 		l.engine.submit()
-	case l.keepSpinning(n):
+	case l.tenure.over(now) && l.busy():
+		l.engine.submit()
+		l.tenure.renew()
+	case l.keepSpinning(now, n):
 		l.engine.submit()
 		if n == 0 {
 			yield()
@@ -62,6 +66,7 @@ func (l *Lane) sleep() {
 	until := l.untilTimer()
 	if !l.nap.worthwhile() {
 		l.engine.wait(until)
+		l.tenure.since = time.Now()
 		return
 	}
 	l.engine.nap(min(until, l.nap.limit))
@@ -69,6 +74,6 @@ func (l *Lane) sleep() {
 }
 
 // keepSpinning says, after a turn that handled n things, whether to look again instead of sleeping.
-func (l *Lane) keepSpinning(n int) bool {
-	return l.spins.answers.limit > 0 && l.spins.again(time.Now(), n, l.busy())
+func (l *Lane) keepSpinning(now time.Time, n int) bool {
+	return l.spins.answers.limit > 0 && l.spins.again(now, n, l.busy())
 }

@@ -2,9 +2,7 @@ package lane
 
 import (
 	"context"
-	"runtime"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -105,27 +103,3 @@ type napper struct {
 func (n *napper) found(io int) { n.recent = n.recent || io > 0 }
 
 func (n *napper) worthwhile() bool { return n.limit > 0 && n.recent }
-
-// reserved counts the running lanes that may take a processor of the Go scheduler for themselves.
-var reserved struct {
-	sync.Mutex
-	lanes int
-}
-
-// reserveProcessor has the scheduler keep two processors beyond those that lanes hold while they spin or nap, so that
-// control work never waits for them.
-func reserveProcessor() {
-	reserved.Lock()
-	defer reserved.Unlock()
-	reserved.lanes++
-	if want := reserved.lanes + 2; runtime.GOMAXPROCS(0) < want {
-		runtime.GOMAXPROCS(want)
-	}
-}
-
-// returnProcessor ends that for one lane. The processors stay: unused ones cost nothing.
-func returnProcessor() {
-	reserved.Lock()
-	defer reserved.Unlock()
-	reserved.lanes--
-}
