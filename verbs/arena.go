@@ -50,6 +50,7 @@ type Arena struct {
 	next    int // first byte never carved
 	regions []Region
 	free    []RegionID // released regions, to be carved again by size
+	files   []*mapping // regions that are others' files, and places of such
 }
 
 // NewArena reserves room for capacity bytes of regions (rounded up to a page) without using memory yet.
@@ -105,6 +106,9 @@ func (a *Arena) Carve(size int, access Access) (RegionID, error) {
 func (a *Arena) Release(id RegionID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.releaseFile(id) {
+		return
+	}
 	if r := &a.regions[id]; r.Len > 0 {
 		r.Len = -r.Len // remembers the size for Carve
 		a.free = append(a.free, id)
