@@ -18,6 +18,7 @@ const (
 	cmdDelDevAsync = 0x80207514 // Linux 6.9, has no feature bit
 	cmdUpdateSize  = 0xc0207515
 	cmdTryStopDev  = 0xc0207517
+	cmdRegBuf      = 0xc0207518 // Linux 7.1
 )
 
 // I/O commands, UBLK_U_IO_*: _IOWR('u', nr, struct ublksrv_io_cmd).
@@ -32,6 +33,7 @@ const (
 	featUpdateSize     = 1 << 10
 	featSafeStop       = 1 << 17
 	featNoAutoPartScan = 1 << 18
+	featShmemZC        = 1 << 19
 	featIODescSize     = 1 << 20
 )
 
@@ -108,7 +110,21 @@ const (
 	opMask    = 0xff
 	ioFUA     = 1 << 13
 	ioNoUnmap = 1 << 15
+	ioShmemZC = 1 << 19 // addr is a place in a registered buffer
 )
+
+// shmemPlace takes ioDesc.addr apart, where it is the number of a registered buffer and a byte offset in it
+// (UBLK_SHMEM_ZC_OFF_MASK, UBLK_SHMEM_ZC_IDX_OFF).
+func shmemPlace(addr uint64) (buffer, off uint64) { return addr >> 32, addr & (1<<32 - 1) }
+
+// shmemBufReg is struct ublk_shmem_buf_reg, memory to register. Pages are pinned until the device goes.
+type shmemBufReg struct {
+	_     structs.HostLayout
+	addr  uint64
+	len   uint64
+	flags uint32
+	_     uint32
+}
 
 // ioCmd is struct ublksrv_io_cmd, the data of an I/O command.
 type ioCmd struct {

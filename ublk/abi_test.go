@@ -33,6 +33,8 @@ func TestKernelStructsHaveTheKernelsLayout(t *testing.T) {
 		{"ublksrv_io_cmd.tag", unsafe.Offsetof(ioCmd{}.tag), 2},
 		{"ublksrv_io_cmd.result", unsafe.Offsetof(ioCmd{}.result), 4},
 		{"ublksrv_io_cmd.addr", unsafe.Offsetof(ioCmd{}.addr), 8},
+		{"sizeof(ublk_shmem_buf_reg)", unsafe.Sizeof(shmemBufReg{}), 24},
+		{"ublk_shmem_buf_reg.flags", unsafe.Offsetof(shmemBufReg{}.flags), 16},
 		{"sizeof(ublk_param_basic)", unsafe.Sizeof(paramBasic{}), 32},
 		{"ublk_param_basic.logical_bs_shift", unsafe.Offsetof(paramBasic{}.logicalShift), 4},
 		{"ublk_param_basic.physical_bs_shift", unsafe.Offsetof(paramBasic{}.physicalShift), 5},

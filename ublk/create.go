@@ -23,6 +23,9 @@ func (c *Control) Create(ctx context.Context, cfg Config) (*Device, error) {
 	if err := cfg.check(); err != nil {
 		return nil, &Error{Op: "create device", Err: err}
 	}
+	if cfg.Share != nil && c.features&featShmemZC == 0 {
+		return nil, &Error{Op: "share memory", Err: unix.EOPNOTSUPP, Hint: noSharing}
+	}
 	d, err := c.addDevice(cfg)
 	if err != nil {
 		return nil, err
@@ -106,6 +109,9 @@ func (c *Control) wantFlags(cfg Config) uint64 {
 	if cfg.NoPartScan {
 		want |= featNoAutoPartScan
 	}
+	if cfg.Share != nil {
+		want |= featShmemZC
+	}
 	return want & c.features
 }
 
@@ -118,6 +124,8 @@ func compare(info *devInfo, cfg Config) error {
 		return fmt.Errorf("the kernel made the queues %d deep, not %d", info.queueDepth, cfg.Limits.Depth)
 	case info.maxIOBufBytes != cfg.Limits.MaxTransfer:
 		return fmt.Errorf("the kernel made the largest transfer %d, not %d", info.maxIOBufBytes, cfg.Limits.MaxTransfer)
+	case cfg.Share != nil && info.flags&featShmemZC == 0:
+		return fmt.Errorf("the kernel does not share memory after all (flags %#x)", info.flags)
 	case info.nrHWQueues == 0 || int(info.nrHWQueues) > len(cfg.Queues):
 		return fmt.Errorf("the kernel made %d queues, not %d", info.nrHWQueues, len(cfg.Queues))
 	}
@@ -131,6 +139,9 @@ func (d *Device) bringUp(ctx context.Context, cfg Config) error {
 	}
 	if err := d.openChar(ctx); err != nil {
 		return err
+	}
+	if err := d.share(ctx, cfg); err != nil {
+		return fmt.Errorf("share memory: %w", err)
 	}
 	if err := d.newQueues(cfg.Queues[:d.granted]); err != nil {
 		return err

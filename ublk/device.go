@@ -29,6 +29,11 @@ type Config struct {
 	Limits block.Limits
 	// Queues are the hardware queues. The kernel takes no more than there are CPUs; those beyond stay unused.
 	Queues []QueueConfig
+	// Share, when there is one, is called before the device starts to have memory registered that clients of the
+	// device may have as well (Linux 7.1): a request whose buffer lies in it is passed on with that very memory, and nothing
+	// is copied. The memory may be registered with devices of RDMA only afterwards, so that these find the same pages. It has to stay
+	// mapped until the device is gone.
+	Share func(register func(Buffer) error) error
 	// NoPartScan leaves the partition table unread, where the kernel can (Linux 7.0).
 	NoPartScan bool
 }
@@ -46,6 +51,7 @@ type Device struct {
 	fd      int // of /dev/ublkcN, -1 when not open
 	queues  []*queue
 	maps    [][]byte
+	shared  []Buffer // by the kernel's number of them
 	events  events
 
 	turn   chan struct{} // held by who starts, stops or resizes
@@ -63,6 +69,9 @@ func (d *Device) ID() int { return int(d.id) }
 
 // Queues is how many hardware queues the device has got.
 func (d *Device) Queues() int { return len(d.queues) }
+
+// Shares says whether there is memory that clients share with this process.
+func (d *Device) Shares() bool { return len(d.shared) > 0 }
 
 // Lost is closed when the device can serve no more although nobody called Stop, or because somebody did: Err says
 // which.
@@ -132,7 +141,7 @@ func (d *Device) newQueues(configs []QueueConfig) error {
 		q := &queue{
 			lane: qc.Lane, ring: qc.Lane, unit: qc.Unit, fd: d.fd, id: uint16(i),
 			descs:  unsafe.Slice((*ioDesc)(unsafe.Pointer(&mem[0])), d.limits.Depth),
-			limits: &d.limits, size: &d.size, fail: &d.fail, events: &d.events,
+			shared: d.shared, limits: &d.limits, size: &d.size, fail: &d.fail, events: &d.events,
 		}
 		q.init(qc.Buffers)
 		d.queues = append(d.queues, q)

@@ -14,15 +14,16 @@ import (
 
 // queue is one hardware queue of a device. Everything but its counters belongs to its lane.
 type queue struct {
-	lane  *lane.Lane
-	ring  ring
-	unit  block.Queue
-	fd    int // of /dev/ublkcN
-	id    uint16
-	base  uint64
-	descs []ioDesc // mapped; written by the kernel before a tag's CQE
-	tags  []tag
-	live  int // tags that the kernel may still bring requests for
+	lane   *lane.Lane
+	ring   ring
+	unit   block.Queue
+	fd     int // of /dev/ublkcN
+	id     uint16
+	base   uint64
+	descs  []ioDesc // mapped; written by the kernel before a tag's CQE
+	tags   []tag
+	shared []Buffer // with clients of the device, by the kernel's number
+	live   int      // tags that the kernel may still bring requests for
 
 	limits *block.Limits
 	size   *atomic.Uint64 // of the device, in bytes
@@ -44,10 +45,11 @@ type ring interface {
 
 // tag is one request slot.
 type tag struct {
-	req  block.Request
-	buf  []byte
-	addr uint64 // of buf
-	busy bool   // the logical unit has req
+	req    block.Request
+	buf    Buffer
+	addr   uint64 // of buf
+	busy   bool   // the logical unit has req
+	shared bool   // its data is in the client's own memory
 
 	// The I/O command that was sent last.
 	op     uint32
@@ -60,9 +62,9 @@ func (q *queue) init(buffers []Buffer) {
 	q.tags = make([]tag, len(buffers))
 	for i := range q.tags {
 		t := &q.tags[i]
-		t.buf = buffers[i].Mem[:q.limits.MaxTransfer]
-		t.addr = uint64(uintptr(unsafe.Pointer(unsafe.SliceData(t.buf))))
-		t.req = block.Request{Tag: uint16(i), Region: buffers[i].Region, Sink: q}
+		t.buf = Buffer{Mem: buffers[i].Mem[:q.limits.MaxTransfer], Region: buffers[i].Region}
+		t.addr = uint64(uintptr(unsafe.Pointer(unsafe.SliceData(t.buf.Mem))))
+		t.req = block.Request{Tag: uint16(i), Sink: q}
 	}
 }
 
@@ -113,7 +115,7 @@ func (q *queue) HandleCQE(low uint32, res int32, _ uint32) {
 // begin passes tag i's request on.
 func (q *queue) begin(i uint16) {
 	t := &q.tags[i]
-	errno := q.parse(&t.req, t.buf, q.descs[i])
+	errno := q.parse(t, q.descs[i])
 	if errno == 0 {
 		errno = syscall.Errno(q.fail.Load())
 	}
@@ -134,7 +136,7 @@ func (q *queue) Done(r *block.Request, errno syscall.Errno) {
 		panic("ublk: request completed twice")
 	}
 	t.busy = false
-	q.stats.end(r, errno)
+	q.stats.end(r, errno, t.shared)
 	q.commit(r.Tag, result(r, errno))
 }
 
@@ -149,14 +151,15 @@ func (q *queue) retire(res int32) {
 	}
 }
 
-// parse turns a descriptor into a request. The kernel is believed, but not with other people's memory and data.
-func (q *queue) parse(r *block.Request, buf []byte, d ioDesc) syscall.Errno {
+// parse turns a descriptor into t's request. The kernel is believed, but not with other people's memory and data.
+func (q *queue) parse(t *tag, d ioDesc) syscall.Errno {
 	op, ok := opOf(d.opFlags)
 	if !ok {
 		return unix.EOPNOTSUPP
 	}
-	r.Op, r.Flags, r.Data = op, flagsOf(op, d.opFlags), nil
-	r.Offset, r.Length = 0, 0
+	r := &t.req
+	r.Op, r.Flags, r.Data, r.Region = op, flagsOf(op, d.opFlags), nil, t.buf.Region
+	r.Offset, r.Length, t.shared = 0, 0, false
 	if op == block.Flush {
 		return 0
 	}
@@ -165,11 +168,25 @@ func (q *queue) parse(r *block.Request, buf []byte, d ioDesc) syscall.Errno {
 	}
 	r.Offset, r.Length = d.startSector<<sectorShift, uint64(d.nrSectors)<<sectorShift
 	if op == block.Read || op == block.Write {
-		if r.Length > uint64(len(buf)) {
+		return q.place(t, d)
+	}
+	return 0
+}
+
+// place finds the memory of a read or a write: the tag's own, which the kernel copies, or the client's.
+func (q *queue) place(t *tag, d ioDesc) syscall.Errno {
+	r := &t.req
+	if r.Length > uint64(len(t.buf.Mem)) {
+		return unix.EIO
+	}
+	b := Buffer{Mem: t.buf.Mem[:r.Length:r.Length], Region: t.buf.Region}
+	if t.shared = d.opFlags&ioShmemZC != 0; t.shared {
+		var ok bool
+		if b, ok = q.inPlace(d.addr, r.Length); !ok {
 			return unix.EIO
 		}
-		r.Data = buf[:r.Length:r.Length]
 	}
+	r.Data, r.Region = b.Mem, b.Region
 	return 0
 }
 

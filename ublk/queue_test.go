@@ -71,6 +71,7 @@ func testQueue(unit block.Queue) (*queue, *fakeRing) {
 	q := &queue{
 		ring: r, unit: unit, fd: 3, id: 2, descs: make([]ioDesc, testDepth),
 		limits: &d.limits, size: &d.size, fail: &d.fail, events: &d.events,
+		shared: []Buffer{{Mem: make([]byte, testTransfer), Region: 200}, {}, {Mem: make([]byte, 3*testTransfer), Region: 202}},
 	}
 	buffers := make([]Buffer, testDepth)
 	for i := range buffers {
@@ -85,7 +86,7 @@ func TestEveryTagIsFetchedWithItsBuffer(t *testing.T) {
 	q, r := testQueue(&fakeUnit{})
 	for i := range testDepth {
 		s := &r.sqes[i]
-		want := ioCmd{queue: 2, tag: uint16(i), addr: uint64(uintptr(unsafe.Pointer(&q.tags[i].buf[0])))}
+		want := ioCmd{queue: 2, tag: uint16(i), addr: uint64(uintptr(unsafe.Pointer(&q.tags[i].buf.Mem[0])))}
 		if cmd := *(*ioCmd)(s.Cmd()); cmd != want || s.CmdOp != ioFetch || s.FD != 3 || s.UserData != 5<<32+uint64(i) {
 			t.Errorf("tag %d: %+v in %+v", i, cmd, s)
 		}
@@ -120,7 +121,7 @@ func TestADescriptorBecomesARequestAndItsEndACommit(t *testing.T) {
 			q.descs[3] = c.desc
 			q.HandleCQE(3, 0, 0)
 			got := *unit.got
-			if isData := got.Op == block.Read || got.Op == block.Write; isData && (uint64(len(got.Data)) != c.want.Length || &got.Data[0] != &q.tags[3].buf[0]) || !isData && got.Data != nil {
+			if isData := got.Op == block.Read || got.Op == block.Write; isData && (uint64(len(got.Data)) != c.want.Length || &got.Data[0] != &q.tags[3].buf.Mem[0]) || !isData && got.Data != nil {
 				t.Errorf("data of %d bytes", len(got.Data))
 			}
 			got.Data, got.Sink = nil, nil
@@ -177,6 +178,9 @@ func TestNoDescriptorLeadsOutsideTheDevice(t *testing.T) {
 			opFlags:     rapid.Uint32().Draw(t, "flags"),
 			nrSectors:   rapid.OneOf(rapid.Uint32(), rapid.Uint32Range(0, 256)).Draw(t, "sectors"),
 			startSector: rapid.OneOf(rapid.Uint64(), rapid.Uint64Range(0, testSize/512)).Draw(t, "start"),
+			addr: rapid.OneOf(rapid.Uint64(), rapid.Custom(func(t *rapid.T) uint64 {
+				return rapid.Uint64Range(0, 4).Draw(t, "buffer")<<32 + rapid.Uint64Range(0, 4*testTransfer).Draw(t, "offset")
+			})).Draw(t, "addr"),
 		}
 		q.HandleCQE(0, 0, 0)
 		_, cmd := r.last()
@@ -190,10 +194,71 @@ func TestNoDescriptorLeadsOutsideTheDevice(t *testing.T) {
 		if got.Offset+got.Length > testSize || got.Offset+got.Length < got.Offset || len(got.Data) > testTransfer {
 			t.Fatalf("request %+v", got)
 		}
+		if got.Op == block.Read || got.Op == block.Write {
+			lies(t, q, got)
+		}
 		if cmd.result >= 0 && int(cmd.result) != len(got.Data) {
 			t.Fatalf("result %d of %d bytes", cmd.result, len(got.Data))
 		}
 	})
+}
+
+// lies checks that a request's data is where its region says.
+func lies(t *rapid.T, q *queue, r *block.Request) {
+	t.Helper()
+	b := q.tags[r.Tag].buf
+	if r.Region >= 200 {
+		b = q.shared[r.Region-200]
+	}
+	start, data := uintptr(unsafe.Pointer(unsafe.SliceData(b.Mem))), uintptr(unsafe.Pointer(unsafe.SliceData(r.Data)))
+	if b.Region != r.Region || data < start || data+uintptr(len(r.Data)) > start+uintptr(len(b.Mem)) || cap(r.Data) != len(r.Data) {
+		t.Fatalf("%d bytes, capacity %d, at %#x are not in region %d", len(r.Data), cap(r.Data), data, r.Region)
+	}
+}
+
+func TestARequestInSharedMemoryKeepsItsPlace(t *testing.T) {
+	unit := &fakeUnit{}
+	q, r := testQueue(unit)
+	for i, c := range []struct {
+		desc   ioDesc
+		region uint32
+		mem    *byte
+		result int32
+		shared uint64
+	}{
+		{ioDesc{opFlags: opRead | ioShmemZC, nrSectors: 8, addr: 512}, 200, &q.shared[0].Mem[512], 4096, 1},
+		{ioDesc{opFlags: opWrite | ioShmemZC | ioFUA, nrSectors: 128, addr: 2<<32 + 2*testTransfer}, 202, &q.shared[2].Mem[2*testTransfer], testTransfer, 2},
+		{ioDesc{opFlags: opRead, nrSectors: 8, addr: 512}, 101, &q.tags[1].buf.Mem[0], 4096, 2}, // the same tag goes back to its own
+	} {
+		q.descs[1] = c.desc
+		q.HandleCQE(1, 0, 0)
+		_, cmd := r.last()
+		if got := unit.got; got.Region != c.region || &got.Data[0] != c.mem || cmd.result != c.result || cmd.addr != q.tags[1].addr {
+			t.Errorf("%d: region %d, committed %+v", i, got.Region, cmd)
+		}
+		if n := q.stats.shared.Load(); n != c.shared {
+			t.Errorf("%d: %d in place, want %d", i, n, c.shared)
+		}
+	}
+}
+
+func TestAPlaceOutsideTheSharedMemoryFailsUnseen(t *testing.T) {
+	for name, addr := range map[string]uint64{
+		"no such buffer":    3 << 32,
+		"a buffer's gap":    1 << 32,
+		"beyond the end":    testTransfer,
+		"across the end":    testTransfer - 2048,
+		"far beyond":        1<<32 - 1,
+		"a number too long": 1 << 48,
+	} {
+		unit := &fakeUnit{}
+		q, r := testQueue(unit)
+		q.descs[1] = ioDesc{opFlags: opWrite | ioShmemZC, nrSectors: 8, addr: addr}
+		q.HandleCQE(1, 0, 0)
+		if _, cmd := r.last(); unit.n != 0 || cmd.result != -int32(unix.EIO) {
+			t.Errorf("%s: unit saw %d, committed %+v", name, unit.n, cmd)
+		}
+	}
 }
 
 func TestFailAnswersWithoutTheUnit(t *testing.T) {

@@ -13,6 +13,7 @@ type Stats struct {
 	Bytes    [block.WriteZeroes + 1]uint64 // their lengths
 	Errors   uint64                        // requests that failed
 	FUA      uint64                        // writes among Ops that had to be durable
+	Shared   uint64                        // reads and writes among Ops in clients' own memory, see Config.Share
 	InFlight uint64                        // requests that the logical unit has now
 }
 
@@ -20,12 +21,13 @@ type Stats struct {
 type counters struct {
 	ops, bytes       [block.WriteZeroes + 1]atomic.Uint64
 	errors, fua      atomic.Uint64
+	shared           atomic.Uint64
 	started, stopped atomic.Uint64
 }
 
 func (c *counters) begin() { c.started.Add(1) }
 
-func (c *counters) end(r *block.Request, errno syscall.Errno) {
+func (c *counters) end(r *block.Request, errno syscall.Errno, shared bool) {
 	c.stopped.Add(1)
 	if errno != 0 {
 		c.errors.Add(1)
@@ -35,6 +37,9 @@ func (c *counters) end(r *block.Request, errno syscall.Errno) {
 	c.bytes[r.Op].Add(r.Length)
 	if r.Flags&block.FUA != 0 {
 		c.fua.Add(1)
+	}
+	if shared {
+		c.shared.Add(1)
 	}
 }
 
@@ -46,6 +51,7 @@ func (c *counters) addTo(s *Stats) {
 	}
 	s.Errors += c.errors.Load()
 	s.FUA += c.fua.Load()
+	s.Shared += c.shared.Load()
 	stopped := c.stopped.Load()
 	s.InFlight += c.started.Load() - stopped
 }
