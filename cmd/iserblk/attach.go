@@ -30,12 +30,14 @@ const (
 	flagTLSKey         = "tls-key"
 	flagTLSClientCA    = "tls-client-ca"
 	flagNoTLS          = "no-tls"
+	flagShared         = "shared-memory"
 )
 
 func (p *program) attachCommand() *cli.Command {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: flagFrontend, Value: worker.FrontAuto, Usage: "make the device by `WAY`: ublk or nbd (block devices), export (an NBD server), auto (ublk, else nbd)"},
 		&cli.BoolFlag{Name: flagNoModprobe, Usage: "load no kernel module"},
+		&cli.StringFlag{Name: flagShared, Usage: "ublk: read and write in place what clients have in the memory of `FILES`, a list on tmpfs or hugetlbfs"},
 		&cli.DurationFlag{Name: flagDeadTimeout, Value: time.Minute, Usage: "nbd: when the worker dies, let I/O wait for the next one for `TIME`; -1s for ever"},
 		&cli.StringFlag{Name: flagListen, Usage: "export: serve at `ADDRESS`, unix:PATH or tcp:HOST:PORT, instead of at a socket in the run directory"},
 		&cli.StringFlag{Name: flagTLSCert, Usage: "export: the server's certificate and what vouches for it, in `FILE` (PEM)"},
@@ -95,6 +97,9 @@ func checkAttachFlags(c *cli.Context) error {
 	if err := checkExportFlags(c); err != nil {
 		return err
 	}
+	if err := checkShared(c); err != nil {
+		return err
+	}
 	if q := c.Int(flagQueues); c.IsSet(flagQueues) && (q < 1 || q > worker.MaxQueues()) {
 		return badInput("--%s %d: want 1 to %d: one for each processor, and %d at most", flagQueues, q, worker.MaxQueues(), worker.QueueLimit)
 	}
@@ -150,6 +155,9 @@ func (p *program) attachSpec(ctx context.Context, c *cli.Context, u targetURL, d
 		DeadTimeout: deadTimeout(c),
 	}
 	var err error
+	if opts.Shared, err = sharedFiles(c); err != nil {
+		return worker.Spec{}, opts, err
+	}
 	if opts.Export, err = exportOptions(c); err != nil {
 		return worker.Spec{}, opts, err
 	}
@@ -164,7 +172,7 @@ func (p *program) attachSpec(ctx context.Context, c *cli.Context, u targetURL, d
 // ofTheDevice are the options that hold for one attach, whoever serves the target.
 var ofTheDevice = []string{
 	flagFrontend, flagReadOnly, flagTimeout, flagVerbose, flagNoModprobe, flagDeadTimeout, flagListen, flagTLSCert,
-	flagTLSKey, flagTLSClientCA, flagNoTLS,
+	flagTLSKey, flagTLSClientCA, flagNoTLS, flagShared,
 }
 
 // noteJoining names the options that come too late.

@@ -107,6 +107,7 @@ func deadTimeout(c *cli.Context) time.Duration {
 // namedPaths are the files that the flags name.
 func namedPaths(c *cli.Context) []string {
 	all := []string{strings.TrimPrefix(c.String(flagListen), "unix:")}
+	all = append(all, strings.Split(c.String(flagShared), ",")...)
 	for _, n := range []string{flagTLSCert, flagTLSKey, flagTLSClientCA, flagChapSecret, flagChapTargetSecret, flagCredentials} {
 		all = append(all, c.String(n))
 	}

@@ -143,7 +143,7 @@ func printDevice(t io.Writer, d worker.Device) {
 		front += fmt.Sprintf(", %d queues of depth %d", d.Queues, d.Depth)
 	}
 	if d.ZeroCopy {
-		front += ", zero copy"
+		front += ", with shared memory"
 	}
 	if d.ReadOnly {
 		front += ", read-only"
@@ -152,6 +152,9 @@ func printDevice(t io.Writer, d worker.Device) {
 	n := d.Counters
 	field(t, 2, "reads", fmt.Sprintf("%d (%s)", n.Reads, size(n.ReadBytes)))
 	field(t, 2, "writes", fmt.Sprintf("%d (%s)", n.Writes, size(n.WriteBytes)))
+	if d.ZeroCopy {
+		field(t, 2, "in place", fmt.Sprintf("%d of them in clients' own memory", n.ZeroCopy))
+	}
 	field(t, 2, "other", fmt.Sprintf("%d flushes, %d discards, %d retries, %d errors, %d in flight", n.Flushes,
 		n.Discards, n.Retries, n.Errors, n.InFlight))
 }

@@ -42,6 +42,9 @@ type AttachOptions struct {
 	// choose, negative is for ever.
 	DeadTimeout time.Duration `json:"deadTimeout,omitempty"`
 	Export      ExportOptions `json:"export,omitzero"`
+	// Shared are files on tmpfs or hugetlbfs, by absolute path, that clients of the device may map for their buffers: what
+	// is read or written from there is moved in place.
+	Shared []string `json:"shared,omitempty"`
 }
 
 // Portal is one line of a discovery: a target and one of its portals.

@@ -39,6 +39,9 @@ func (e *engine) Attach(ctx context.Context, luns []uint64, o AttachOptions) ([]
 	if o.Export.Listen != "" && len(found) > 1 {
 		return nil, fmt.Errorf("%w: --listen is for one LUN, %s has %d", ErrInput, e.spec.Target, len(found))
 	}
+	if err := e.canShare(o); err != nil {
+		return nil, err
+	}
 	var made []*device
 	for _, lu := range found {
 		e.log.Info("attaching", "lun", lu.LUN.String())
@@ -187,6 +190,9 @@ func (e *engine) admit(ctx context.Context, d *device, queues []queuePlan) error
 func (e *engine) create(ctx context.Context, d *device, m making, queues []queuePlan) (err error) {
 	p := plan{
 		target: e.spec.Target, lun: d.lun, limits: d.unit.Limits(), queues: queues, opts: m.opts, adopt: m.adopt,
+	}
+	if len(m.opts.Shared) > 0 {
+		p.share = func(register func(requestBuffer) error) error { return e.share(d, register) }
 	}
 	if m.adopt != nil {
 		d.front, err = m.frontend.create(context.WithoutCancel(ctx), p)

@@ -64,6 +64,9 @@ type plan struct {
 	queues []queuePlan
 	opts   AttachOptions
 	adopt  *Device // what a dead worker left and this one takes over, nil for a new device
+	// share is called before the device can be used, to have the files of opts.Shared made known to the kernel by
+	// register, and then to every connection. nil: there are none.
+	share func(register func(requestBuffer) error) error
 }
 
 // queuePlan is one of a device's queues: who serves it, and the memory of its requests.
@@ -97,8 +100,14 @@ func newFrontends(e *engine) frontends {
 // pick opens the front end of this name; auto is the first that this machine has.
 func (f *frontends) pick(ctx context.Context, o AttachOptions) (frontend, error) {
 	name := o.Frontend
-	if name == "" || name == FrontAuto {
+	auto := name == "" || name == FrontAuto
+	switch {
+	case auto && len(o.Shared) > 0:
+		name = FrontUblk // nothing else can
+	case auto:
 		name = f.chosen
+	case name != FrontUblk && len(o.Shared) > 0:
+		return nil, fmt.Errorf("%w: memory is shared with clients of ublk devices only, not by %s", ErrInput, name)
 	}
 	if name == "" {
 		return f.pickAny(ctx, o)

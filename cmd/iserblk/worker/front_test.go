@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"iserblk/ublk"
+	"iserblk/verbs/softroce"
 )
 
 // fakeFrontend is known by its name alone.
@@ -56,6 +57,49 @@ func TestAutoIsTheFirstBlockDeviceThatThisMachineHas(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+func TestSharedMemoryWantsUblk(t *testing.T) {
+	missing := errors.New("missing")
+	for _, tt := range []struct {
+		front string
+		ublk  error
+		asked string
+		want  error
+	}{
+		{FrontAuto, nil, "ublk", nil},
+		{"", missing, "ublk", missing},
+		{FrontUblk, nil, "ublk", nil},
+		{FrontNBD, nil, "", ErrInput},
+		{FrontExport, nil, "", ErrInput},
+	} {
+		f, asked := fakeFronts(tt.ublk, nil)
+		f.chosen = FrontNBD // by an attach before, without shared memory
+		_, err := f.pick(t.Context(), AttachOptions{Frontend: tt.front, Shared: []string{"/dev/shm/buffers"}})
+		if !errors.Is(err, tt.want) || strings.Join(*asked, " ") != tt.asked {
+			t.Errorf("%q: asked %v, %v", tt.front, *asked, err)
+		}
+	}
+}
+
+func TestMemoryIsSharedOnlyWhereADeviceMovesIt(t *testing.T) {
+	o := AttachOptions{Shared: []string{"/dev/shm/buffers"}}
+	e := &engine{provider: softroce.New()}
+	if err := e.canShare(o); !errors.Is(err, ErrInput) {
+		t.Errorf("softroce: %v", err)
+	}
+	if err := e.canShare(AttachOptions{}); err != nil {
+		t.Errorf("nothing to share: %v", err)
+	}
+	a := newAuto()
+	e.provider, a.chosen = a, softroce.New()
+	if err := e.canShare(o); !errors.Is(err, ErrInput) {
+		t.Errorf("softroce, chosen by itself: %v", err)
+	}
+	a.chosen = &deviceProvider{}
+	if err := e.canShare(o); err != nil {
+		t.Errorf("a device: %v", err)
 	}
 }
 

@@ -40,8 +40,16 @@ func (f *ublkFrontend) create(ctx context.Context, p plan) (front, error) {
 		}
 		cfg.Queues = append(cfg.Queues, uq)
 	}
+	if p.share != nil {
+		cfg.Share = func(register func(ublk.Buffer) error) error {
+			return p.share(func(b requestBuffer) error { return register(ublk.Buffer{Mem: b.mem, Region: b.region}) })
+		}
+	}
 	d, err := f.control.Create(ctx, cfg)
-	if err != nil {
+	switch {
+	case p.share != nil && errors.Is(err, errors.ErrUnsupported):
+		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
+	case err != nil:
 		return nil, err
 	}
 	return &ublkFront{d}, nil
@@ -54,7 +62,10 @@ func (f *ublkFront) path() string                   { return f.dev.Path() }
 func (f *ublkFront) stop(ctx context.Context) error { return f.dev.Stop(ctx) }
 func (f *ublkFront) fail(errno syscall.Errno)       { f.dev.Fail(errno) }
 func (f *ublkFront) lost() <-chan struct{}          { return f.dev.Lost() }
-func (f *ublkFront) describe(d *Device)             { d.Frontend, d.Queues = FrontUblk, f.dev.Queues() }
+
+func (f *ublkFront) describe(d *Device) {
+	d.Frontend, d.Queues, d.ZeroCopy = FrontUblk, f.dev.Queues(), f.dev.Shares()
+}
 
 func (f *ublkFront) tryStop(ctx context.Context) error {
 	err := f.dev.TryStop(ctx)
@@ -82,7 +93,7 @@ func (f *ublkFront) resize(ctx context.Context, size uint64) error {
 func (f *ublkFront) counters() Counters {
 	s := f.dev.Stats()
 	c := countersOf(s.Ops[:], s.Bytes[:])
-	c.Errors, c.InFlight = s.Errors, s.InFlight
+	c.Errors, c.InFlight, c.ZeroCopy = s.Errors, s.InFlight, s.Shared
 	return c
 }
 

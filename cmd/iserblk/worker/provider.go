@@ -13,7 +13,10 @@ import (
 )
 
 // Providers are the words for Spec.Provider, the default one first.
-var Providers = []string{"auto", "rdmacore", "softroce"}
+var Providers = []string{"auto", "rdmacore", softRoCE}
+
+// softRoCE is the provider in pure Go.
+const softRoCE = "softroce"
 
 // newProvider is the one place where a provider is chosen.
 func newProvider(name string) (verbs.Provider, error) {
@@ -22,7 +25,7 @@ func newProvider(name string) (verbs.Provider, error) {
 		return newAuto(), nil
 	case "rdmacore":
 		return rdmacore.New()
-	case "softroce":
+	case softRoCE:
 		return softroce.New(), nil
 	}
 	return nil, fmt.Errorf("RDMA provider %q: %w; there are auto, rdmacore and softroce", name, ErrUnsupported)
@@ -145,7 +148,7 @@ func (a *auto) choose(src, dst netip.Addr) (verbs.Provider, string) {
 // explainChoice adds to an error of the pure Go provider why no device was used, since that may be what is to be mended.
 func explainChoice(err error, p verbs.Provider, why string) error {
 	op := new(verbs.OpError)
-	if p.Name() != "softroce" || !errors.As(err, &op) {
+	if p.Name() != softRoCE || !errors.As(err, &op) {
 		return err
 	}
 	out := *op

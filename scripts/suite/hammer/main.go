@@ -25,6 +25,7 @@ func main() {
 	flag.IntVar(&o.depth, "depth", 8, "how many requests at a time")
 	flag.IntVar(&o.reads, "reads", 30, "percentage of reads")
 	flag.Int64Var(&o.offset, "offset", 0, "where the first block lies, in bytes")
+	flag.StringVar(&o.shared, "shared", "", "have the buffers in this file, and see that nobody writes there once a request has failed")
 	flag.BoolVar(&o.errors, "errors", false, "failed requests are to be expected")
 	limit := flag.Duration("time", time.Minute, "how long at most")
 	settle := flag.Duration("settle", time.Second, "how long to wait before the last look, for writes that come late")
@@ -50,6 +51,7 @@ type options struct {
 	blocks, size, depth, reads int
 	offset                     int64
 	errors                     bool
+	shared                     string
 }
 
 // report is what a run did. Longest is the longest request in milliseconds.

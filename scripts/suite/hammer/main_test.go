@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -116,4 +118,28 @@ func TestAnErrorFailsTheRunUnlessItWasToBeExpected(t *testing.T) {
 	if err := hammerFor(t, &memory{spoil: fail}, expected); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestABufferThatIsWrittenAfterItsRequestHasFailedIsFound(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "buffers"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	late := func(m *memory, _ []byte, _ int64) (bool, error) {
+		if m.count == 60 {
+			time.AfterFunc(2*time.Millisecond, func() { _, _ = f.WriteAt(make([]byte, 1<<20), 0) })
+			return true, errors.New("input/output error")
+		}
+		return false, nil
+	}
+	o := small
+	o.errors, o.shared = true, f.Name()
+	if err := hammerFor(t, &memory{}, o); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, hammerFor(t, &memory{spoil: late}, o), "then its buffer was written")
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -62,13 +64,13 @@ func run(ctx context.Context, d disk, o options, settle time.Duration) (report, 
 func makeWorkers(d disk, o options) ([]*worker, error) {
 	id := rand.Uint64()
 	workers := make([]*worker, min(o.depth, o.blocks))
+	room := (o.size + 4095) / 4096 * 4096
+	mem, err := buffers(o.shared, room*len(workers))
+	if err != nil {
+		return nil, err
+	}
 	for i := range workers {
-		buf, err := syscall.Mmap(-1, 0, max(o.size, 4096), syscall.PROT_READ|syscall.PROT_WRITE,
-			syscall.MAP_ANON|syscall.MAP_PRIVATE)
-		if err != nil {
-			return nil, err
-		}
-		workers[i] = &worker{disk: d, o: o, run: id, buf: buf[:o.size], blocks: map[uint64]*block{}}
+		workers[i] = &worker{disk: d, o: o, run: id, buf: mem[i*room:][:o.size], blocks: map[uint64]*block{}}
 	}
 	for n := range uint64(o.blocks) {
 		w := workers[n%uint64(len(workers))]
@@ -76,6 +78,22 @@ func makeWorkers(d disk, o options) ([]*worker, error) {
 		w.blocks[n] = &block{}
 	}
 	return workers, nil
+}
+
+// buffers is memory of its own, or the file's.
+func buffers(file string, size int) ([]byte, error) {
+	if file == "" {
+		return syscall.Mmap(-1, 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	}
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || st.Size() < int64(size) {
+		return nil, fmt.Errorf("%s has fewer than %d bytes (%v)", file, size, err)
+	}
+	return syscall.Mmap(int(f.Fd()), 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
 }
 
 func (w *worker) work(ctx context.Context) error {
@@ -109,10 +127,20 @@ func (w *worker) timed(what string, n uint64, do func([]byte, int64) (int, error
 	}
 	w.report.Errors++
 	if w.o.errors {
-		time.Sleep(10 * time.Millisecond) // a device that fails at once is no reason to spin
-		return false, nil
+		return false, w.leftAlone(what, n)
 	}
 	return false, fmt.Errorf("%s of block %d: %w", what, n, err)
+}
+
+// leftAlone waits a little after an error, as a device that fails at once is no reason to spin, and checks that the
+// buffer is the caller's again.
+func (w *worker) leftAlone(what string, n uint64) error {
+	was := bytes.Clone(w.buf)
+	time.Sleep(10 * time.Millisecond)
+	if !bytes.Equal(was, w.buf) {
+		return fmt.Errorf("%s of block %d has failed, and then its buffer was written", what, n)
+	}
+	return nil
 }
 
 func (w *worker) write(n uint64) error {
