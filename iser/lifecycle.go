@@ -1,11 +1,20 @@
 package iser
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+
+	"iserblk/session"
+	"iserblk/verbs"
+)
 
 var (
-	errNoKeys    = errors.New("its region is not registered on this connection")
+	errNoKeys    = fmt.Errorf("%w: its region is not registered on this connection", session.ErrNoBuffer)
 	errShortPost = errors.New("the device took fewer work requests than it was sized for")
 )
+
+// Knows says whether commands can have their data in a region. It is for the goroutine that has made the connection.
+func (c *Conn) Knows(id verbs.RegionID) bool { return c.qp.Keys(id) != verbs.Keys{} }
 
 // fail marks the connection as lost by err, unless it already was by something earlier: the first cause explains the
 // rest. It returns that first cause.

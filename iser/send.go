@@ -17,7 +17,7 @@ const (
 const signalEvery = 8
 
 // SendCommand queues a SCSI Command (RFC 5047 5.1.1). It returns session.ErrNoSlot when every command slot is taken
-// or the data does not fit the transport now, and an *Error when the connection is gone or the command contradicts itself;
+// or the data does not fit the transport now, session.ErrNoBuffer when the data's region is not registered, and an *Error when the connection is gone or the command contradicts itself;
 // then nothing was queued.
 func (c *Conn) SendCommand(bhs *[pdu.BHSLen]byte, dir session.Direction, buf session.Buffer, immediate int) error {
 	if err := c.checkCommand(bhs, dir, buf, immediate); err != nil {

@@ -142,6 +142,13 @@ func TestCommandsThatContradictThemselvesAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	bhs := command(session.In, 4096, 0)
+	if err := w.conn.SendCommand(&bhs, session.In, session.Buffer{Mem: buf.Mem, Region: 99}, 0); !errors.Is(err, session.ErrNoBuffer) {
+		t.Errorf("a region that is not registered: %v", err)
+	}
+	if w.conn.Knows(99) || !w.conn.Knows(verbs.RegionID(buf.Region)) {
+		t.Error("it does not know which regions it knows")
+	}
 	if err := w.conn.Flush(); err != nil {
 		t.Fatal(err)
 	}

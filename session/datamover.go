@@ -10,6 +10,10 @@ import (
 // leaves no room for more data to come: nothing was queued, try again after Poll.
 var ErrNoSlot = errors.New("no free send slot")
 
+// ErrNoBuffer is what a Datamover answers for a command whose buffer it cannot open to the target: nothing was queued, and
+// it will be no better next time. The connection is as it was.
+var ErrNoBuffer = errors.New("the buffer cannot be opened to the target")
+
 // Direction is which way a command's data goes, seen from the initiator.
 type Direction uint8
 
@@ -33,7 +37,7 @@ type Buffer struct {
 type Datamover interface {
 	// SendCommand queues a SCSI Command PDU (Send_Control with Put_Data or Get_Data implied): buf becomes the task's
 	// tagged buffer for dir, and the first immediate bytes of an Out buffer go along as immediate data (bhs already
-	// says so in its DataSegmentLength). bhs is copied before it returns. ErrNoSlot means: not now, again after Poll.
+	// says so in its DataSegmentLength). bhs is copied before it returns. ErrNoSlot means: not now, again after Poll; ErrNoBuffer: never.
 	// Commands that are unanswered differ in the low 16 bits of their ITTs.
 	SendCommand(bhs *[pdu.BHSLen]byte, dir Direction, buf Buffer, immediate int) error
 	// DeallocateTask closes the buffer of a command that ends without a SCSI Response, which else does it

@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -62,6 +63,9 @@ func newFake(t tester) *fakeDM {
 	return &fakeDM{t: t, max: 8, commandSlots: -1, controlSlots: -1, open: map[uint16]pdu.ITT{}}
 }
 
+// sealedRegion cannot be opened to the target.
+const sealedRegion = 99
+
 func take(slots *int) error {
 	if *slots == 0 {
 		return ErrNoSlot
@@ -78,6 +82,9 @@ func (d *fakeDM) SendCommand(bhs *[pdu.BHSLen]byte, dir Direction, buf Buffer, i
 	}
 	if d.aborted {
 		return errors.New("aborted")
+	}
+	if buf.Region == sealedRegion {
+		return fmt.Errorf("command: %w", ErrNoBuffer)
 	}
 	if err := take(&d.commandSlots); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"time"
 
 	"iserblk/session/pdu"
@@ -9,7 +10,7 @@ import (
 
 // Submit starts c. Commands go to the target in the order of their submission, as far as its command window, its
 // receive buffers and our send slots allow; the rest waits. c.Done is told the end, not before Submit returns unless
-// the nexus is dead already.
+// the nexus is dead already or c's buffer cannot be opened (ErrNoBuffer).
 func (n *Nexus) Submit(c *Command) {
 	c.Err, c.Status, c.Sense, c.Short, c.Sent = nil, scsi.StatusGood, scsi.Sense{}, 0, false
 	c.overdue, c.terminated, c.disowned = false, false, false
@@ -55,12 +56,7 @@ func (n *Nexus) send(c *Command) bool {
 	immediate := n.immediate(c)
 	n.encode(c, immediate)
 	if err := n.dm.SendCommand(&n.bhs, c.Dir, c.Buf, immediate); err != nil {
-		if err != ErrNoSlot {
-			n.lose(err)
-			return false
-		}
-		n.stats.SlotsFull++
-		return false
+		return n.unsent(c, err)
 	}
 	n.waiting.remove(c)
 	n.sent.push(c)
@@ -73,6 +69,22 @@ func (n *Nexus) send(c *Command) bool {
 	n.stats.Commands++
 	n.stats.ImmediateBytes += uint64(immediate)
 	return true
+}
+
+// unsent deals with the datamover's refusal of c. It says whether the next command may have better luck.
+func (n *Nexus) unsent(c *Command, err error) bool {
+	switch {
+	case err == ErrNoSlot:
+		n.stats.SlotsFull++
+		return false
+	case errors.Is(err, ErrNoBuffer):
+		n.waiting.remove(c)
+		c.Err, c.Short = err, uint32(len(c.Buf.Mem))
+		c.Done.CommandDone(c)
+		return true
+	}
+	n.lose(err)
+	return false
 }
 
 func tag(slot, generation uint16) pdu.ITT {

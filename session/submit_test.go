@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -31,6 +32,27 @@ func TestACommandIsSentAndAnswered(t *testing.T) {
 	r.turn()
 	if j.ends != 1 || j.Err != nil || j.Status != scsi.StatusGood || j.Short != 0 || !j.Sent || r.n.Busy() {
 		t.Errorf("ended %d times: %v %v, %d short", j.ends, j.Err, j.Status, j.Short)
+	}
+}
+
+func TestACommandWhoseBufferCannotBeOpenedEndsAlone(t *testing.T) {
+	r := newRig(t, nil)
+	before, sealed, after := newJob(In, 4096), newJob(In, 4096), newJob(In, 4096)
+	sealed.Buf.Region = sealedRegion
+	first := r.start(before)
+	r.n.Submit(&sealed.Command)
+	if sealed.ends != 1 || !errors.Is(sealed.Err, ErrNoBuffer) || sealed.Short != 4096 || sealed.Sent {
+		t.Fatalf("ended %d times: %v, %d short", sealed.ends, sealed.Err, sealed.Short)
+	}
+	second := r.start(after)
+	if a, b := pdu.SCSICommand(first.bhs[:]), pdu.SCSICommand(second.bhs[:]); b.CmdSN() != a.CmdSN()+1 {
+		t.Errorf("CmdSN %v after %v: there is a gap", b.CmdSN(), a.CmdSN())
+	}
+	r.good(first.itt())
+	r.good(second.itt())
+	r.turn()
+	if before.Err != nil || after.Err != nil || before.ends != 1 || after.ends != 1 {
+		t.Errorf("the others: %v, %v", before.Err, after.Err)
 	}
 }
 

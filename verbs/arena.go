@@ -29,6 +29,9 @@ type Region struct {
 	Off    int // bytes from the arena's start, page aligned
 	Len    int // bytes, a multiple of the page size; 0 marks a region that was released
 	Access Access
+	// Shared: it is a file of other programs (CarveFile), which may have become such that no device can register it.
+	// Conn.Sync says so the first time; whoever dials afterwards goes without its keys.
+	Shared bool
 }
 
 // Keys are a region's memory keys on one device. The peer addresses memory by its virtual address in this process.

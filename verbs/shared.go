@@ -10,9 +10,10 @@ import (
 
 // mapping is a part of the arena that shows a file of other programs instead of the arena's own memory.
 type mapping struct {
-	off, len int
-	id       RegionID
-	inUse    bool
+	off, room int // its place, in bytes
+	len       int // of the file
+	id        RegionID
+	inUse     bool
 }
 
 // CarveFile takes a region whose bytes are all of a file on tmpfs or hugetlbfs (a memfd is one, too), which other programs
@@ -37,7 +38,7 @@ func (a *Arena) CarveFile(f *os.File, access Access) (RegionID, error) {
 	}
 	// A number of its own each time: keys of another file by the same number must not outlive it.
 	m.id, m.inUse = RegionID(len(a.regions)), true
-	a.regions = append(a.regions, Region{Off: m.off, Len: m.len, Access: access})
+	a.regions = append(a.regions, Region{Off: m.off, Len: m.len, Access: access, Shared: true})
 	return m.id, nil
 }
 
@@ -66,10 +67,11 @@ func sharedFile(f *os.File) (size, page int, err error) {
 	return int(st.Size()), page, nil
 }
 
-// room finds address space for a file: that of one that is gone, or new.
+// room finds address space for a file: that of one that is gone and was no smaller, or new.
 func (a *Arena) room(size, page int) (*mapping, error) {
 	for _, m := range a.files {
-		if !m.inUse && m.len == size && (int(a.Base())+m.off)%page == 0 {
+		if !m.inUse && m.room >= size && (int(a.Base())+m.off)%page == 0 {
+			m.len = size
 			return m, nil
 		}
 	}
@@ -78,7 +80,7 @@ func (a *Arena) room(size, page int) (*mapping, error) {
 		return nil, fmt.Errorf("arena of %d bytes has no room for %d", len(a.mem), size)
 	}
 	a.next = off + size
-	m := &mapping{off: off, len: size}
+	m := &mapping{off: off, room: size, len: size}
 	a.files = append(a.files, m)
 	return m, nil
 }
@@ -104,8 +106,21 @@ func (a *Arena) releaseFile(id RegionID) bool {
 		if m.inUse && m.id == id {
 			m.inUse = a.remap(a.fd, m) != nil // then nobody else gets the place
 			a.regions[id].Len = 0
+			a.giveBack()
 			return true
 		}
 	}
 	return false
+}
+
+// giveBack makes free places at the end of what was carved address space again.
+func (a *Arena) giveBack() {
+	for n := len(a.files); n > 0; n-- {
+		m := a.files[n-1]
+		if m.inUse || m.off+m.room != a.next {
+			return
+		}
+		a.next = m.off
+		a.files = a.files[:n-1]
+	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,24 +20,28 @@ func checkShared(c *cli.Context) error {
 	return err
 }
 
-// sharedFiles are the files of --shared-memory, by absolute path.
-func sharedFiles(c *cli.Context) ([]string, error) {
+// sharedFiles are the files of --shared-memory.
+func sharedFiles(c *cli.Context) ([]worker.SharedFile, error) {
 	if !c.IsSet(flagShared) {
 		return nil, nil
 	}
-	var files []string
-	for file := range strings.SplitSeq(c.String(flagShared), ",") {
-		if file == "" {
+	var files []worker.SharedFile
+	for name := range strings.SplitSeq(c.String(flagShared), ",") {
+		if name == "" {
 			return nil, badInput("--%s %s: a file without a name", flagShared, c.String(flagShared))
 		}
-		path, err := filepath.Abs(file)
+		path, err := filepath.Abs(name)
 		if err != nil {
 			return nil, badInput("--%s: %w", flagShared, err)
 		}
-		if slices.Contains(files, path) {
+		f, err := worker.StatShared(path)
+		if err != nil {
+			return nil, fmt.Errorf("--%s: %w", flagShared, err)
+		}
+		if slices.ContainsFunc(files, func(o worker.SharedFile) bool { return o.Device == f.Device && o.Inode == f.Inode }) {
 			return nil, badInput("--%s: %s twice", flagShared, path)
 		}
-		files = append(files, path)
+		files = append(files, f)
 	}
 	return files, nil
 }

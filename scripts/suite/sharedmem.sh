@@ -7,6 +7,7 @@
 source "$(dirname "$0")/lib.sh"
 
 readonly FILE=/dev/shm/buffers
+loads=()
 live() { bin/iserblk status "$1" -o json | jq -e '[.. | .state? | strings] | all(. == "live")' >/dev/null; }
 
 # count NAME DEVICE prints a counter of the device: zeroCopy, or transfers for reads and writes.
@@ -61,8 +62,14 @@ refuse 7 "truncate -s 64M $FILE" "${attach[@]}" --shared-memory $FILE "$url/0"
 truncate -s 5000 $FILE
 refuse 7 'multiple of its page of 4096' "${attach[@]}" --shared-memory $FILE "$url/0"
 truncate -s 64M $FILE
-refuse 7 'tmpfs or hugetlbfs' "${attach[@]}" --shared-memory /proc/self/status "$url/0"
+refuse 7 'tmpfs or hugetlbfs' "${attach[@]}" --shared-memory /proc/sys/kernel/hostname "$url/0"
 refuse 7 'frontend ublk' "${attach[@]}" --shared-memory $FILE --frontend nbd "$url/0"
+ln $FILE ${FILE}2
+refuse 7 'buffers2 twice' "${attach[@]}" --shared-memory $FILE,${FILE}2 "$url/0"
+rm ${FILE}2
+truncate -s 5G /dev/shm/large
+refuse 7 '4 GiB at most' "${attach[@]}" --shared-memory /dev/shm/large "$url/0"
+rm /dev/shm/large
 refuse 7 'twice' "${attach[@]}" --shared-memory $FILE,$FILE "$url/0"
 nothing_left
 ok "bad use"
@@ -111,12 +118,24 @@ ok "the cable out, twice: nothing lost, $(jq -c . /run/lab/hammer)"
 
 # ---- memory that is cut off under way is the client's loss, and nobody else's ---------
 bin/hammer -time 4s -bs 8192 -depth 8 "$device" >/dev/null & load=$!
+losses=$(bin/iserblk status -o json | jq '.targets[0].paths[0].counters.losses')
 fallocate --punch-hole --offset 0 --length 32M $FILE
 copied "$device" fio --name=p --filename="$device" --direct=1 --rw=randread --bs=16k --size=4M --offset=32M --ioengine=io_uring \
 	--iodepth=4 --mem=mmapshared:$FILE --output=/run/lab/fio || true
 truncate -s 0 $FILE
 wait $load || fail "hammer beside a client that cuts its memory off"
-ok "a hole in the file, and the file cut off: copied, and the worker lives"
+# The next connection cannot know what is not there any more; everybody else goes on.
+for device in "${devices[@]}"; do
+	bin/hammer -time 5s -bs 8192 -depth 4 "$device" >/run/lab/hammer."${device##*/}" & loads+=($!)
+done
+sleep 1
+unplug
+sleep 1.5
+plug
+for load in "${loads[@]}"; do wait "$load" || fail "hammer after a path was lost: $(cat /run/lab/hammer.*)"; done
+(($(bin/iserblk status -o json | jq '.targets[0].paths[0].counters.losses') > losses)) || fail "the path was not lost again"
+grep -q 'shared memory was cut off' "$RUN"/*.log || fail "the log does not tell of the memory that is gone"
+ok "a hole in the file, and the file cut off, and a new connection: all others go on"
 detach "${devices[@]}"
 rm $FILE
 nothing_left
@@ -145,11 +164,12 @@ truncate -s 16M $FILE
 for _ in 1 2 3; do
 	device=$(attach "$LAB_IQN/1" --shared-memory $FILE)
 	quiet
-	bin/hammer -time 4s -reads 100 -bs 131072 -depth 16 -blocks 32 -errors -shared $FILE "$device" 2>/run/lab/stderr >/run/lab/hammer & load=$!
+	bin/hammer -time 4s -reads 100 -bs 131072 -depth 16 -blocks 32 -errors -watch 500ms -shared $FILE "$device" 2>/run/lab/stderr >/run/lab/hammer & load=$!
 	sleep 2
 	kill -KILL "$(worker_pids)"
 	wait $load || true # the device is gone: its last look fails
 	! grep 'then its buffer was written' /run/lab/stderr || fail "a dead worker's request has written to its client's memory"
+	(($(jq .errors /run/lab/hammer) > 0)) || fail "the kill has failed no request: $(</run/lab/hammer)"
 	bin/iserblk list >/dev/null
 	bin/iserblk detach --force "$device" 2>/dev/null || true
 done

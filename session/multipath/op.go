@@ -140,6 +140,8 @@ func (o *op) CommandDone(c *session.Command) {
 	case errors.Is(c.Err, session.ErrNexusLost):
 		o.unfenced = o.unfenced || c.Sent && o.changes()
 		o.q.start(o) // parks: the path is down
+	case errors.Is(c.Err, session.ErrNoBuffer):
+		o.q.finish(o, syscall.EIO)
 	case c.Err != nil:
 		o.patience(syscall.ETIMEDOUT)
 	case c.Status == scsi.StatusGood:

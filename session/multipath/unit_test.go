@@ -140,6 +140,27 @@ func TestADeferredErrorFailsTheNextFlushOnce(t *testing.T) {
 	}
 }
 
+func TestARequestInMemoryThatNoDeviceKnowsFailsAlone(t *testing.T) {
+	b := newBed(t, setting{})
+	known := b.data.Region
+	for range 3 {
+		b.data.Region = 9999
+		if _, errno := b.read(0, 4096); errno != syscall.EIO {
+			t.Fatalf("read: %v", errno)
+		}
+		if errno := b.write(0, pattern(3, 512)); errno != syscall.EIO {
+			t.Fatalf("write: %v", errno)
+		}
+		b.data.Region = known
+		if errno := b.write(0, pattern(3, 512)); errno != 0 {
+			t.Fatalf("beside it: %v", errno)
+		}
+	}
+	if n := len(b.portal.Peers()); n != 1 {
+		t.Errorf("%d connections were made", n)
+	}
+}
+
 func TestAShortReadIsNeverPassedOn(t *testing.T) {
 	b := newBed(t, setting{})
 	b.disk.WriteAt(0, pattern(3, 4096))

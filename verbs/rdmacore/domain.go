@@ -36,6 +36,8 @@ type regionMRs struct {
 	write unsafe.Pointer // for SGEs, and for the peer to write
 	read  unsafe.Pointer // for the peer to read
 	keys  verbs.Keys
+	// refused: a shared region that could not be registered, and need not be tried again.
+	refused bool
 }
 
 // attach finds or makes the domain of an arena and registers what the arena has got. detach ends the use.
@@ -54,7 +56,7 @@ func (d *device) attach(ctx context.Context, arena *verbs.Arena) (*domain, error
 		d.domains[arena] = m
 	}
 	m.uses++
-	if err := m.syncLocked(); err != nil {
+	if err := m.syncLocked(true); err != nil {
 		return nil, errors.Join(err, m.dropLocked())
 	}
 	return m, nil
@@ -90,10 +92,12 @@ func (m *domain) sync(ctx context.Context) error {
 	if m.uses == 0 {
 		return verbs.ErrClosed // the last connection was closed meanwhile
 	}
-	return m.syncLocked()
+	return m.syncLocked(false)
 }
 
-func (m *domain) syncLocked() error {
+// syncLocked does without shared regions that cannot be registered: their owners have made them so, and nobody else is to
+// suffer from it. Unless it is lenient it says so, once.
+func (m *domain) syncLocked(lenient bool) error {
 	regions := m.arena.Regions()
 	raiseMemlock()
 	for len(m.mrs) < len(regions) {
@@ -101,8 +105,13 @@ func (m *domain) syncLocked() error {
 	}
 	var errs []error
 	for id, r := range regions {
-		if err := m.syncRegion(&m.mrs[id], r); err != nil {
-			errs = append(errs, err)
+		err := m.syncRegion(&m.mrs[id], r)
+		m.mrs[id].refused = m.mrs[id].refused || err != nil && r.Shared
+		if err == nil || r.Shared && lenient {
+			continue
+		}
+		errs = append(errs, err)
+		if !r.Shared {
 			break // the rest would fail for the same lack
 		}
 	}
@@ -115,7 +124,7 @@ func (m *domain) syncRegion(mrs *regionMRs, r verbs.Region) error {
 	switch {
 	case r.Len == 0 && registered:
 		return mrs.deregister()
-	case r.Len > 0 && !registered:
+	case r.Len > 0 && !registered && !mrs.refused:
 		return m.register(mrs, r)
 	}
 	return nil

@@ -42,9 +42,16 @@ type AttachOptions struct {
 	// choose, negative is for ever.
 	DeadTimeout time.Duration `json:"deadTimeout,omitempty"`
 	Export      ExportOptions `json:"export,omitzero"`
-	// Shared are files on tmpfs or hugetlbfs, by absolute path, that clients of the device may map for their buffers: what
-	// is read or written from there is moved in place.
-	Shared []string `json:"shared,omitempty"`
+	// Shared are files on tmpfs or hugetlbfs that clients of the device may map for their buffers: what is read or
+	// written from there is moved in place.
+	Shared []SharedFile `json:"shared,omitempty"`
+}
+
+// SharedFile is a file as whoever asks for it sees it: mounts may have changed since the worker started.
+type SharedFile struct {
+	Path   string `json:"path"` // absolute
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
 }
 
 // Portal is one line of a discovery: a target and one of its portals.

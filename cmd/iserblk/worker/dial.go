@@ -239,6 +239,7 @@ func (l *linkState) dial(ctx context.Context) (*multipath.Link, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.missShared(c.Knows)
 	l.mu.Lock()
 	l.conn = c
 	l.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 
 const (
 	// arenaCapacity is address space, not memory: only what devices carve is ever populated.
-	arenaCapacity = 32 << 30
+	arenaCapacity = 256 << 30
 	// maxTransfer is the largest request in bytes. tgt closes the connection above it and says so nowhere.
 	maxTransfer  = 512 << 10
 	defaultDepth = 64

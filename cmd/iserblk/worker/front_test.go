@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +78,7 @@ func TestSharedMemoryWantsUblk(t *testing.T) {
 	} {
 		f, asked := fakeFronts(tt.ublk, nil)
 		f.chosen = FrontNBD // by an attach before, without shared memory
-		_, err := f.pick(t.Context(), AttachOptions{Frontend: tt.front, Shared: []string{"/dev/shm/buffers"}})
+		_, err := f.pick(t.Context(), AttachOptions{Frontend: tt.front, Shared: []SharedFile{{Path: "/dev/shm/buffers"}}})
 		if !errors.Is(err, tt.want) || strings.Join(*asked, " ") != tt.asked {
 			t.Errorf("%q: asked %v, %v", tt.front, *asked, err)
 		}
@@ -84,7 +86,7 @@ func TestSharedMemoryWantsUblk(t *testing.T) {
 }
 
 func TestMemoryIsSharedOnlyWhereADeviceMovesIt(t *testing.T) {
-	o := AttachOptions{Shared: []string{"/dev/shm/buffers"}}
+	o := AttachOptions{Shared: []SharedFile{{Path: "/dev/shm/buffers"}}}
 	e := &engine{provider: softroce.New()}
 	if err := e.canShare(o); !errors.Is(err, ErrInput) {
 		t.Errorf("softroce: %v", err)
@@ -190,5 +192,66 @@ func TestCookiesAreOfThisRunDirectoryAndTarget(t *testing.T) {
 	one, two := newCookie(p, 3), newCookie(p, 3)
 	if p != cookiePrefix(a, "x") || !strings.HasPrefix(one, p+"3/") || one == two {
 		t.Error(p, one, two)
+	}
+}
+
+func TestAFileIsSharedOnlyIfTheWorkerSeesTheSame(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "buffers")
+	if _, err := StatShared(path); !errors.Is(err, ErrInput) || !strings.Contains(err.Error(), "truncate") {
+		t.Errorf("no file: %v", err)
+	}
+	for _, size := range []int64{4096, maxShared + 4096} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := StatShared(path); (err != nil) != (size > maxShared) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+	if err := os.Truncate(path, 4096); err != nil {
+		t.Fatal(err)
+	}
+	s, err := StatShared(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := s.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() // keeps the inode from being used again
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.open(); !errors.Is(err, ErrInput) || !strings.Contains(err.Error(), "mounted after") {
+		t.Errorf("gone: %v", err)
+	}
+	if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.open(); !errors.Is(err, ErrInput) || !strings.Contains(err.Error(), "mounted after") {
+		t.Errorf("another file: %v", err)
+	}
+}
+
+func TestADeadWorkersDeviceIsNotTakenForOneWithSharedMemory(t *testing.T) {
+	shared := []SharedFile{{Path: "/dev/shm/buffers"}}
+	for _, c := range []struct {
+		o    AttachOptions
+		is   string
+		want bool
+	}{
+		{AttachOptions{}, FrontNBD, true},
+		{AttachOptions{Frontend: FrontAuto}, FrontNBD, true},
+		{AttachOptions{Frontend: FrontUblk}, FrontNBD, false},
+		{AttachOptions{Frontend: FrontAuto, Shared: shared}, FrontNBD, false},
+		{AttachOptions{Shared: shared}, FrontUblk, true},
+	} {
+		if got := fits(c.o, c.is); got != c.want {
+			t.Errorf("%+v, %s: %v", c.o, c.is, got)
+		}
 	}
 }

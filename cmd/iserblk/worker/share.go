@@ -5,9 +5,43 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"iserblk/verbs"
 )
+
+// maxShared is the largest file that the kernel shares (linux/ublk_cmd.h: UBLK_SHMEM_BUF_SIZE_MAX).
+const maxShared = 4 << 30
+
+// StatShared finds a file that shall be shared. Errors: ErrInput, fs.ErrPermission.
+func StatShared(path string) (SharedFile, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return SharedFile{}, fmt.Errorf("%w: %w; make it first: truncate -s 64M %s", ErrInput, err, path)
+	case errors.Is(err, fs.ErrPermission):
+		return SharedFile{}, err
+	case err != nil:
+		return SharedFile{}, fmt.Errorf("%w: %w", ErrInput, err)
+	}
+	defer f.Close()
+	s, size, err := identify(f)
+	if err == nil && size > maxShared {
+		err = fmt.Errorf("%w: %s has %d bytes: the kernel shares files of 4 GiB at most", ErrInput, path, size)
+	}
+	return s, err
+}
+
+func identify(f *os.File) (SharedFile, int64, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return SharedFile{}, 0, err
+	}
+	sys := st.Sys().(*syscall.Stat_t)
+	return SharedFile{Path: f.Name(), Device: sys.Dev, Inode: sys.Ino}, st.Size(), nil
+}
 
 // canShare refuses to share memory where that would not spare a copy.
 func (e *engine) canShare(o AttachOptions) error {
@@ -24,21 +58,18 @@ func (e *engine) canShare(o AttachOptions) error {
 func (e *engine) share(d *device, register func(requestBuffer) error) error {
 	e.target.registering.Lock()
 	defer e.target.registering.Unlock()
-	for _, path := range d.opts.Shared {
-		if err := e.shareFile(d, path, register); err != nil {
+	for _, file := range d.opts.Shared {
+		if err := e.shareFile(d, file, register); err != nil {
 			return err
 		}
 	}
 	return e.sync()
 }
 
-func (e *engine) shareFile(d *device, path string, register func(requestBuffer) error) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: %w; make it first: truncate -s 64M %s", ErrInput, err, path)
-	case err != nil:
-		return fmt.Errorf("%w: %w", ErrInput, err)
+func (e *engine) shareFile(d *device, file SharedFile, register func(requestBuffer) error) error {
+	f, err := file.open()
+	if err != nil {
+		return err
 	}
 	defer f.Close()
 	id, err := e.arena.CarveFile(f, verbs.AccessRemote)
@@ -46,8 +77,38 @@ func (e *engine) shareFile(d *device, path string, register func(requestBuffer) 
 		return fmt.Errorf("%w: %w", ErrInput, err)
 	}
 	d.regions = append(d.regions, id)
-	if err := register(requestBuffer{mem: e.arena.Mem(id), region: uint32(id)}); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	err = register(requestBuffer{mem: e.arena.Mem(id), region: uint32(id)})
+	switch {
+	case errors.Is(err, unix.EFAULT):
+		return fmt.Errorf("%s: %w: there is not so much memory, or so many huge pages, as the file is long", file.Path, err)
+	case err != nil:
+		return fmt.Errorf("%s: %w", file.Path, err)
 	}
 	return nil
+}
+
+// open opens the very file that was asked for.
+func (s SharedFile) open() (*os.File, error) {
+	f, err := os.OpenFile(s.Path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err == nil {
+		var is SharedFile
+		if is, _, err = identify(f); err == nil && is == s {
+			return f, nil
+		}
+		f.Close()
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: the worker of this target sees no such file as %s: it was mounted after the worker has started; detach the target's devices first",
+			ErrInput, s.Path)
+	}
+	return nil, err
+}
+
+// missShared tells when a new connection lacks shared memory, whose owner has cut it off since.
+func (l *linkState) missShared(knows func(verbs.RegionID) bool) {
+	for id, r := range l.d.arena.Regions() {
+		if r.Shared && r.Len > 0 && !knows(verbs.RegionID(id)) {
+			l.d.log.Error("shared memory was cut off: what lies there fails from now on; attach the device again", "bytes", r.Len)
+		}
+	}
 }

@@ -26,6 +26,7 @@ func main() {
 	flag.IntVar(&o.reads, "reads", 30, "percentage of reads")
 	flag.Int64Var(&o.offset, "offset", 0, "where the first block lies, in bytes")
 	flag.StringVar(&o.shared, "shared", "", "have the buffers in this file, and see that nobody writes there once a request has failed")
+	flag.DurationVar(&o.watch, "watch", 10*time.Millisecond, "how long to wait after a failed request, with -errors")
 	flag.BoolVar(&o.errors, "errors", false, "failed requests are to be expected")
 	limit := flag.Duration("time", time.Minute, "how long at most")
 	settle := flag.Duration("settle", time.Second, "how long to wait before the last look, for writes that come late")
@@ -52,6 +53,7 @@ type options struct {
 	offset                     int64
 	errors                     bool
 	shared                     string
+	watch                      time.Duration
 }
 
 // report is what a run did. Longest is the longest request in milliseconds.

@@ -137,7 +137,7 @@ func TestABufferThatIsWrittenAfterItsRequestHasFailedIsFound(t *testing.T) {
 		return false, nil
 	}
 	o := small
-	o.errors, o.shared = true, f.Name()
+	o.errors, o.shared, o.watch = true, f.Name(), 10*time.Millisecond
 	if err := hammerFor(t, &memory{}, o); err != nil {
 		t.Fatal(err)
 	}

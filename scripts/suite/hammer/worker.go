@@ -133,11 +133,12 @@ func (w *worker) timed(what string, n uint64, do func([]byte, int64) (int, error
 }
 
 // leftAlone waits a little after an error, as a device that fails at once is no reason to spin, and checks that the
-// buffer is the caller's again.
+// buffer is the caller's again. It leaves bytes there that no block has.
 func (w *worker) leftAlone(what string, n uint64) error {
-	was := bytes.Clone(w.buf)
-	time.Sleep(10 * time.Millisecond)
-	if !bytes.Equal(was, w.buf) {
+	mark := bytes.Repeat([]byte{0xa5}, len(w.buf))
+	copy(w.buf, mark)
+	time.Sleep(w.o.watch)
+	if !bytes.Equal(w.buf, mark) {
 		return fmt.Errorf("%s of block %d has failed, and then its buffer was written", what, n)
 	}
 	return nil
