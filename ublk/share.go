@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxShared is the largest buffer that the kernel registers (UBLK_SHMEM_BUF_SIZE_MAX).
-const maxShared = 1 << 32
+// MaxShared is the size of the largest buffer that the kernel shares, in bytes (UBLK_SHMEM_BUF_SIZE_MAX).
+const MaxShared = 1 << 32
 
 const noSharing = "that takes Linux 7.1 or later; without it each request is copied once"
 
@@ -26,8 +26,8 @@ func (d *Device) share(ctx context.Context, cfg Config) error {
 func (d *Device) register(ctx context.Context, b Buffer) error {
 	page := os.Getpagesize()
 	addr := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b.Mem))))
-	if n := len(b.Mem); n == 0 || n%page != 0 || n > maxShared || addr%uint64(page) != 0 {
-		return fmt.Errorf("%d bytes at %#x: %w: the kernel takes whole pages, at most %d bytes", n, addr, unix.EINVAL, maxShared)
+	if n := len(b.Mem); n == 0 || n%page != 0 || n > MaxShared || addr%uint64(page) != 0 {
+		return fmt.Errorf("%d bytes at %#x: %w: the kernel takes whole pages, at most %d bytes", n, addr, unix.EINVAL, MaxShared)
 	}
 	reg := &shmemBufReg{addr: addr, len: uint64(len(b.Mem))}
 	cl := newCall(cmdRegBuf, d.id)

@@ -200,14 +200,14 @@ func TestAFileIsSharedOnlyIfTheWorkerSeesTheSame(t *testing.T) {
 	if _, err := StatShared(path); !errors.Is(err, ErrInput) || !strings.Contains(err.Error(), "truncate") {
 		t.Errorf("no file: %v", err)
 	}
-	for _, size := range []int64{4096, maxShared + 4096} {
+	for _, size := range []int64{4096, ublk.MaxShared + 4096} {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Truncate(path, size); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := StatShared(path); (err != nil) != (size > maxShared) {
+		if _, err := StatShared(path); (err != nil) != (size > ublk.MaxShared) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
 	}

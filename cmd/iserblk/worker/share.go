@@ -9,11 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"iserblk/ublk"
 	"iserblk/verbs"
 )
-
-// maxShared is the largest file that the kernel shares (linux/ublk_cmd.h: UBLK_SHMEM_BUF_SIZE_MAX).
-const maxShared = 4 << 30
 
 // StatShared finds a file that shall be shared. Errors: ErrInput, fs.ErrPermission.
 func StatShared(path string) (SharedFile, error) {
@@ -28,7 +26,7 @@ func StatShared(path string) (SharedFile, error) {
 	}
 	defer f.Close()
 	s, size, err := identify(f)
-	if err == nil && size > maxShared {
+	if err == nil && size > ublk.MaxShared {
 		err = fmt.Errorf("%w: %s has %d bytes: the kernel shares files of 4 GiB at most", ErrInput, path, size)
 	}
 	return s, err
