@@ -158,6 +158,9 @@ func (p *program) attachSpec(ctx context.Context, c *cli.Context, u targetURL, d
 	if opts.Shared, err = sharedFiles(c); err != nil {
 		return worker.Spec{}, opts, err
 	}
+	if len(opts.Shared) > 0 {
+		opts.Frontend = worker.FrontUblk // no other can
+	}
 	if opts.Export, err = exportOptions(c); err != nil {
 		return worker.Spec{}, opts, err
 	}

@@ -85,7 +85,7 @@ func (s *server) adopt(ctx context.Context, eng Engine, req request) ([]Device, 
 			if asked {
 				errs = append(errs, err)
 			}
-		case asked && !fits(req.Options, d.Frontend):
+		case asked && !fits(req.Options.Frontend, d.Frontend):
 			errs = append(errs, fmt.Errorf("LUN %d: %w as %s, taken over from a worker that died; detach that first", d.LUN, ErrAttached, d.Path))
 		case asked:
 			adopted = append(adopted, d)
@@ -96,13 +96,7 @@ func (s *server) adopt(ctx context.Context, eng Engine, req request) ([]Device, 
 	return adopted, errors.Join(errs...)
 }
 
-// fits says whether a device of a front end is what was asked for.
-func fits(o AttachOptions, is string) bool {
-	if len(o.Shared) > 0 && is != FrontUblk {
-		return false
-	}
-	return o.Frontend == "" || o.Frontend == FrontAuto || o.Frontend == is
-}
+func fits(asked, is string) bool { return asked == "" || asked == FrontAuto || asked == is }
 
 // without are the LUNs that are still to be attached; enough says that none is.
 func without(luns []uint64, adopted []Device) (rest []uint64, enough bool) {

@@ -43,7 +43,7 @@ type AttachOptions struct {
 	DeadTimeout time.Duration `json:"deadTimeout,omitempty"`
 	Export      ExportOptions `json:"export,omitzero"`
 	// Shared are files on tmpfs or hugetlbfs that clients of the device may map for their buffers: what is read or
-	// written from there is moved in place.
+	// written from there is moved in place. It takes FrontUblk.
 	Shared []SharedFile `json:"shared,omitempty"`
 }
 

@@ -100,14 +100,11 @@ func newFrontends(e *engine) frontends {
 // pick opens the front end of this name; auto is the first that this machine has.
 func (f *frontends) pick(ctx context.Context, o AttachOptions) (frontend, error) {
 	name := o.Frontend
-	auto := name == "" || name == FrontAuto
-	switch {
-	case auto && len(o.Shared) > 0:
-		name = FrontUblk // nothing else can
-	case auto:
+	if len(o.Shared) > 0 && name != FrontUblk {
+		return nil, fmt.Errorf("%w: memory is shared with clients of ublk devices only", ErrInput)
+	}
+	if name == "" || name == FrontAuto {
 		name = f.chosen
-	case name != FrontUblk && len(o.Shared) > 0:
-		return nil, fmt.Errorf("%w: memory is shared with clients of ublk devices only, not by %s", ErrInput, name)
 	}
 	if name == "" {
 		return f.pickAny(ctx, o)

@@ -70,9 +70,10 @@ func TestSharedMemoryWantsUblk(t *testing.T) {
 		asked string
 		want  error
 	}{
-		{FrontAuto, nil, "ublk", nil},
-		{"", missing, "ublk", missing},
 		{FrontUblk, nil, "ublk", nil},
+		{FrontUblk, missing, "ublk", missing},
+		{FrontAuto, nil, "", ErrInput},
+		{"", nil, "", ErrInput},
 		{FrontNBD, nil, "", ErrInput},
 		{FrontExport, nil, "", ErrInput},
 	} {
@@ -234,24 +235,5 @@ func TestAFileIsSharedOnlyIfTheWorkerSeesTheSame(t *testing.T) {
 	}
 	if _, err := s.open(); !errors.Is(err, ErrInput) || !strings.Contains(err.Error(), "mounted after") {
 		t.Errorf("another file: %v", err)
-	}
-}
-
-func TestADeadWorkersDeviceIsNotTakenForOneWithSharedMemory(t *testing.T) {
-	shared := []SharedFile{{Path: "/dev/shm/buffers"}}
-	for _, c := range []struct {
-		o    AttachOptions
-		is   string
-		want bool
-	}{
-		{AttachOptions{}, FrontNBD, true},
-		{AttachOptions{Frontend: FrontAuto}, FrontNBD, true},
-		{AttachOptions{Frontend: FrontUblk}, FrontNBD, false},
-		{AttachOptions{Frontend: FrontAuto, Shared: shared}, FrontNBD, false},
-		{AttachOptions{Shared: shared}, FrontUblk, true},
-	} {
-		if got := fits(c.o, c.is); got != c.want {
-			t.Errorf("%+v, %s: %v", c.o, c.is, got)
-		}
 	}
 }
