@@ -11,10 +11,13 @@ type CQEHandler interface {
 }
 
 // The user data of a request is its handler's number in the upper half and the handler's own in the lower. Number 0
-// is the mailbox.
+// is the lane's own.
 const (
-	mailData = 0
-	firstID  = 1
+	mailData   = 0
+	timersData = 1
+	napsData   = 2
+
+	firstID = 1
 )
 
 // Register routes the completions of requests whose user data is base+low, low below 1<<32, to h.

@@ -17,8 +17,8 @@ type engine interface {
 	reap() int                               // dispatches what has completed
 	ready() bool                             // reap has something
 	submit()                                 // hands over what was queued, without waiting
-	wait(d time.Duration)                    // the same, and sleeps until something completes or d is over
-	nap(d time.Duration)                     // the same without telling the Go scheduler
+	wait(now time.Time, d time.Duration)     // the same, and sleeps until something completes, d after now at the latest
+	nap(now time.Time, d time.Duration)      // the same for naps, whose limit d may be, without telling the Go scheduler
 	watch(fd int, data uint64)               // dispatches data each time fd becomes readable
 	unwatch(fd int, data uint64) (last bool) // ends that; last: one more completion without CQEMore will come
 	watchFile(f *File)                       // tells f of reading, edge triggered
@@ -29,8 +29,10 @@ type engine interface {
 
 // ringEngine is io_uring.
 type ringEngine struct {
-	lane *Lane
-	ring *uring.Ring
+	lane   *Lane
+	ring   *uring.Ring
+	timers alarm
+	naps   alarm // apart, as it is nearly always set, and seldom for a timer
 }
 
 func newRingEngine(l *Lane) (engine, error) {
@@ -39,22 +41,37 @@ func newRingEngine(l *Lane) (engine, error) {
 		return nil, err
 	}
 	l.ring = ring
-	return &ringEngine{lane: l, ring: ring}, nil
+	return &ringEngine{lane: l, ring: ring, timers: alarm{data: timersData}, naps: alarm{data: napsData}}, nil
 }
 
-func (e *ringEngine) start()               { must(e.ring.Enable()) }
-func (e *ringEngine) close()               { e.ring.Close() }
-func (e *ringEngine) ready() bool          { return e.ring.Ready() }
-func (e *ringEngine) wait(d time.Duration) { must(e.ring.Wait(d)) }
-func (e *ringEngine) nap(d time.Duration)  { must(e.ring.Nap(d)) }
+func (e *ringEngine) start()      { must(e.ring.Enable()) }
+func (e *ringEngine) close()      { e.ring.Close() }
+func (e *ringEngine) ready() bool { return e.ring.Ready() }
+
+func (e *ringEngine) wait(now time.Time, d time.Duration) {
+	e.timers.within(e.lane, now, d)
+	must(e.ring.Wait())
+}
+
+func (e *ringEngine) nap(now time.Time, d time.Duration) {
+	e.naps.within(e.lane, now, d)
+	must(e.ring.Nap())
+}
 
 func (e *ringEngine) reap() int {
-	for n := 0; ; n++ {
+	for n := 0; ; {
 		c, ok := e.ring.NextCQE()
-		if !ok {
+		switch {
+		case !ok:
 			return n
+		case c.UserData == timersData:
+			e.timers.rang()
+		case c.UserData == napsData:
+			e.naps.rang()
+		default:
+			e.lane.dispatch(c)
+			n++
 		}
-		e.lane.dispatch(c)
 	}
 }
 
@@ -110,7 +127,7 @@ func (e *epollEngine) reap() int {
 // submit has nothing to hand over, but Files become ready also while the lane spins.
 func (e *epollEngine) submit() {
 	if e.n == 0 {
-		e.nap(0)
+		e.nap(time.Time{}, 0)
 	}
 }
 
@@ -129,12 +146,12 @@ func (e *epollEngine) unwatch(fd int, _ uint64) bool {
 	return false
 }
 
-func (e *epollEngine) wait(d time.Duration) {
+func (e *epollEngine) wait(_ time.Time, d time.Duration) {
 	n, _, errno := syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(e.fd), uintptr(unsafe.Pointer(&e.events)), uintptr(len(e.events)), milliseconds(d), 0, 0)
 	e.took(n, errno)
 }
 
-func (e *epollEngine) nap(d time.Duration) {
+func (e *epollEngine) nap(_ time.Time, d time.Duration) {
 	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(e.fd), uintptr(unsafe.Pointer(&e.events)), uintptr(len(e.events)), milliseconds(d), 0, 0)
 	e.took(n, errno)
 }
@@ -152,7 +169,7 @@ func (e *epollEngine) took(n uintptr, errno syscall.Errno) {
 // milliseconds rounds up, so that a timer is due when the sleep for it ends. -1 is for ever.
 func milliseconds(d time.Duration) uintptr {
 	const longest = 24 * time.Hour
-	if d == uring.Forever {
+	if d == forever {
 		return ^uintptr(0)
 	}
 	return uintptr((min(max(d, 0), longest) + time.Millisecond - 1) / time.Millisecond)

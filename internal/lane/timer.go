@@ -3,8 +3,6 @@ package lane
 import (
 	"container/heap"
 	"time"
-
-	"iserblk/internal/uring"
 )
 
 // Timer is a call that AfterFunc has scheduled.
@@ -31,24 +29,21 @@ func (t *Timer) Stop() bool {
 	return true
 }
 
-// fire runs the timers that are due and were set before this turn's timers ran.
-func (l *Lane) fire() int {
-	if len(l.timers) == 0 {
-		return 0
-	}
+// fire runs the timers that are due at now.
+func (l *Lane) fire(now time.Time) int {
 	n := 0
-	for now := time.Now(); len(l.timers) > 0 && !l.timers[0].when.After(now); n++ {
+	for ; len(l.timers) > 0 && !l.timers[0].when.After(now); n++ {
 		heap.Pop(&l.timers).(*Timer).f()
 	}
 	return n
 }
 
-// untilTimer is how long the lane may sleep.
-func (l *Lane) untilTimer() time.Duration {
+// untilTimer is how long from now the lane may sleep.
+func (l *Lane) untilTimer(now time.Time) time.Duration {
 	if len(l.timers) == 0 {
-		return uring.Forever
+		return forever
 	}
-	return time.Until(l.timers[0].when)
+	return l.timers[0].when.Sub(now)
 }
 
 // timerHeap is a container/heap by time.

@@ -5,18 +5,19 @@ import (
 	"time"
 )
 
-// turn is one round of the loop.
+// turn is one round of the loop. It looks at the clock once.
 func (l *Lane) turn() {
+	now := time.Now()
 	io := l.engine.reap()
 	n := l.readMail()
-	n += l.fire()
+	n += l.fire(now)
 	io += l.pollAll()
 	l.nap.found(io)
 	n += io
 	if l.stopping {
 		return
 	}
-	l.enter(n)
+	l.enter(now, n)
 }
 
 func (l *Lane) readMail() int {
@@ -31,10 +32,9 @@ func (l *Lane) readMail() int {
 	return len(mail)
 }
 
-// enter ends a turn that handled n things: it submits what was queued and sleeps in the same system call if there is
+// enter ends a turn that began at now and handled n things: it submits what was queued and sleeps in the same system call if there is
 // nothing left to look at, or goes straight on.
-func (l *Lane) enter(n int) {
-	now := time.Now()
+func (l *Lane) enter(now time.Time, n int) {
 	switch {
 	case l.engine.ready():
 		l.engine.submit()
@@ -49,7 +49,7 @@ func (l *Lane) enter(n int) {
 	case !l.resting() && !l.armAll() || l.engine.ready() || !l.mail.sleep():
 		l.engine.submit()
 	default:
-		l.sleep()
+		l.sleep(now)
 		l.mail.wake()
 	}
 }
@@ -62,14 +62,14 @@ func (l *Lane) resting() bool { return l.nap.worthwhile() && !l.busy() }
 // yield lets whoever waits for this CPU go first: it may be what the lane waits for.
 func yield() { _, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }
 
-func (l *Lane) sleep() {
-	until := l.untilTimer()
+func (l *Lane) sleep(now time.Time) {
+	until := l.untilTimer(now)
 	if !l.nap.worthwhile() {
-		l.engine.wait(until)
+		l.engine.wait(now, until)
 		l.tenure.since = time.Now()
 		return
 	}
-	l.engine.nap(min(until, l.nap.limit))
+	l.engine.nap(now, min(until, l.nap.limit))
 	l.nap.recent = false // unless the next turn finds something
 }
 

@@ -11,6 +11,7 @@ import (
 const (
 	opPollAdd    = 6
 	opPollRemove = 7
+	opTimeout    = 11
 	opRead       = 22
 	opURingCmd   = 46
 )
@@ -31,14 +32,9 @@ const (
 const (
 	featSingleMmap = 1 << 0
 	featNoDrop     = 1 << 1
-	featExtArg     = 1 << 8
 )
 
-// IORING_ENTER_*.
-const (
-	enterGetEvents = 1 << 0
-	enterExtArg    = 1 << 3
-)
+const enterGetEvents = 1 << 0 // IORING_ENTER_GETEVENTS
 
 // IORING_SQ_* in the submission ring's flags.
 const (
@@ -133,18 +129,9 @@ type CQE struct {
 	Flags    uint32
 }
 
-// getEventsArg is struct io_uring_getevents_arg, the argument of a wait with a timeout.
-type getEventsArg struct {
-	_         structs.HostLayout
-	sigmask   uint64
-	sigmaskSz uint32
-	_         uint32
-	ts        uint64 // address of a timespec
-}
-
-// timespec is struct __kernel_timespec.
-type timespec struct {
+// Timespec is struct __kernel_timespec.
+type Timespec struct {
 	_    structs.HostLayout
-	sec  int64
-	nsec int64
+	Sec  int64
+	Nsec int64
 }

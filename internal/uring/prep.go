@@ -29,6 +29,12 @@ func (s *SQE) PrepPollRemove(target, userData uint64) {
 	s.Opcode, s.FD, s.Addr, s.UserData = opPollRemove, -1, target, userData
 }
 
+// PrepTimeout raises one CQE, with Res -ETIME, when ts has passed since the kernel took the request. ts is read then; it
+// must not be on a stack.
+func (s *SQE) PrepTimeout(ts *Timespec, userData uint64) {
+	s.Opcode, s.FD, s.Addr, s.Len, s.UserData = opTimeout, -1, uint64(uintptr(unsafe.Pointer(ts))), 1, userData
+}
+
 // PrepRead reads n bytes from fd to p, which must stay where it is (not on a stack) and alive until the CQE.
 func (s *SQE) PrepRead(fd int, p unsafe.Pointer, n uint32, userData uint64) {
 	s.Opcode, s.FD, s.Addr, s.Len, s.UserData = opRead, int32(fd), uint64(uintptr(p)), n, userData

@@ -6,10 +6,8 @@ package uring
 
 import (
 	"fmt"
-	"math"
 	"sync/atomic"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -40,10 +38,6 @@ type Ring struct {
 	cqHead, cqTail *uint32
 	cqMask         uint32
 	cqes           unsafe.Pointer
-
-	// What a wait with a timeout points the kernel at; a Ring lives on the heap and does not move.
-	arg getEventsArg
-	ts  timespec
 }
 
 // Enable opens the ring for the calling thread, which must be locked to its goroutine: from here on only that
@@ -98,43 +92,28 @@ func (r *Ring) Submit() error {
 	return enterError(errno)
 }
 
-// Forever is the timeout of a Wait that only a completion or a signal ends.
-const Forever time.Duration = math.MaxInt64
-
-// Wait does what Submit does and sleeps until there is a completion, timeout is over or a signal came, which the
-// Go runtime may send at any time. It may therefore return with nothing to reap.
-func (r *Ring) Wait(timeout time.Duration) error {
-	flags, arg, size := r.prepareWait(timeout)
-	_, _, errno := syscall.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(r.Pending()), 1, flags, arg, size)
+// Wait does what Submit does and sleeps until there is a completion or a signal came, which the Go runtime may send at
+// any time. It may therefore return with nothing to reap. PrepTimeout bounds it.
+func (r *Ring) Wait() error {
+	atomic.StoreUint32(r.sqTail, r.tail)
+	_, _, errno := syscall.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(r.Pending()), 1, enterGetEvents, 0, 0)
 	return enterError(errno)
 }
 
 // Nap is Wait for a short time only, unseen by the scheduler. Telling it costs more than the wait itself where
 // requests come fast: its monitor takes the processor away after 20 µs and has to be asked for it back. When the runtime wants the
 // world to stop, its signal ends the nap.
-func (r *Ring) Nap(timeout time.Duration) error {
-	flags, arg, size := r.prepareWait(timeout)
-	_, _, errno := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(r.Pending()), 1, flags, arg, size)
+func (r *Ring) Nap() error {
+	atomic.StoreUint32(r.sqTail, r.tail)
+	_, _, errno := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(r.Pending()), 1, enterGetEvents, 0, 0)
 	return enterError(errno)
 }
 
-// prepareWait makes the arguments of io_uring_enter. The memory they point at is the Ring's own.
-func (r *Ring) prepareWait(timeout time.Duration) (flags, arg, size uintptr) {
-	atomic.StoreUint32(r.sqTail, r.tail)
-	if timeout == Forever {
-		return enterGetEvents, 0, 0
-	}
-	timeout = max(timeout, 0)
-	r.ts.sec, r.ts.nsec = int64(timeout/time.Second), int64(timeout%time.Second)
-	r.arg.ts = uint64(uintptr(unsafe.Pointer(&r.ts)))
-	return enterGetEvents | enterExtArg, uintptr(unsafe.Pointer(&r.arg)), unsafe.Sizeof(r.arg)
-}
-
-// enterError drops what only means "look again": a signal, a timeout, no memory for a request right now, a full
-// completion queue.
+// enterError drops what only means "look again": a signal, no memory for a request right now, a full completion
+// queue.
 func enterError(errno syscall.Errno) error {
 	switch errno {
-	case 0, unix.EINTR, unix.ETIME, unix.EAGAIN, unix.EBUSY:
+	case 0, unix.EINTR, unix.EAGAIN, unix.EBUSY:
 		return nil
 	}
 	return &Error{Op: "io_uring_enter", Err: errno}

@@ -19,7 +19,7 @@ var modes = [...]uint32{
 	0,
 }
 
-const wantFeatures = featSingleMmap | featNoDrop | featExtArg
+const wantFeatures = featSingleMmap | featNoDrop
 
 // New makes a ring that does nothing before Enable. Any thread may make it.
 func New(opt Options) (*Ring, error) {

@@ -44,9 +44,8 @@ func TestKernelStructsHaveTheKernelsLayout(t *testing.T) {
 		{"sizeof(io_uring_cqe)", unsafe.Sizeof(CQE{}), 16},
 		{"io_uring_cqe.res", unsafe.Offsetof(CQE{}.Res), 8},
 		{"io_uring_cqe.flags", unsafe.Offsetof(CQE{}.Flags), 12},
-		{"sizeof(io_uring_getevents_arg)", unsafe.Sizeof(getEventsArg{}), 24},
-		{"io_uring_getevents_arg.ts", unsafe.Offsetof(getEventsArg{}.ts), 16},
-		{"sizeof(__kernel_timespec)", unsafe.Sizeof(timespec{}), 16},
+		{"sizeof(__kernel_timespec)", unsafe.Sizeof(Timespec{}), 16},
+		{"__kernel_timespec.tv_nsec", unsafe.Offsetof(Timespec{}.Nsec), 8},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s is %d, want %d", c.name, c.got, c.want)
@@ -77,13 +76,14 @@ func openRing(t *testing.T, opt Options) *Ring {
 	return r
 }
 
+// wait returns the next completion. A signal may end a Wait early.
 func wait(t *testing.T, r *Ring) CQE {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
 		if c, ok := r.NextCQE(); ok {
 			return c
 		}
-		if err := r.Wait(time.Second); err != nil {
+		if err := r.Wait(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -190,19 +190,29 @@ func TestCompletionsBeyondTheQueueAreNotLost(t *testing.T) {
 	}
 }
 
-func TestWaitEndsWhenItsTimeIsOver(t *testing.T) {
+func TestATimeoutEndsAWaitWhenItIsOver(t *testing.T) {
 	r := openRing(t, Options{Entries: 4})
-	start := time.Now()
-	for time.Since(start) < 20*time.Millisecond { // a signal may end it early
-		if err := r.Wait(20*time.Millisecond - time.Since(start)); err != nil {
-			t.Fatal(err)
-		}
-		if time.Since(start) > 2*time.Second {
-			t.Fatal("overslept")
-		}
+	start, ts := time.Now(), &Timespec{Nsec: int64(20 * time.Millisecond)}
+	r.NextSQE().PrepTimeout(ts, 7)
+	if c := wait(t, r); c.UserData != 7 || c.Res != -int32(unix.ETIME) || c.Flags&CQEMore != 0 {
+		t.Errorf("completion %+v", c)
 	}
-	if _, ok := r.NextCQE(); ok {
-		t.Error("a timeout raised a completion")
+	if d := time.Since(start); d < 20*time.Millisecond {
+		t.Errorf("over after %v", d)
+	}
+}
+
+func TestTimeoutsOutlastWaits(t *testing.T) {
+	r := openRing(t, Options{Entries: 4})
+	fd, ts := eventfd(t), &Timespec{Nsec: int64(50 * time.Millisecond)}
+	r.NextSQE().PrepTimeout(ts, 7)
+	r.NextSQE().PrepPollAdd(fd, unix.POLLIN, 8)
+	signal(t, fd)
+	if c := wait(t, r); c.UserData != 8 {
+		t.Fatalf("completion %+v came first", c)
+	}
+	if c := wait(t, r); c.UserData != 7 || c.Res != -int32(unix.ETIME) {
+		t.Errorf("completion %+v", c)
 	}
 }
 
@@ -237,7 +247,7 @@ func TestTheRingDoesNotAllocate(t *testing.T) {
 	fd := eventfd(t)
 	n := testing.AllocsPerRun(100, func() {
 		r.NextSQE().PrepURingCmd(fd, 0, 1)
-		_ = r.Wait(time.Second)
+		_ = r.Wait()
 		for _, ok := r.NextCQE(); ok; _, ok = r.NextCQE() {
 		}
 		_ = r.NeedsEnter()

@@ -1,0 +1,40 @@
+package lane
+
+import (
+	"time"
+
+	"iserblk/internal/uring"
+)
+
+// forever is the length of a sleep that no timer ends.
+const forever time.Duration = 1<<63 - 1
+
+// alarm is a timeout with the kernel that outlasts the sleeps which it bounds. One of its own for each of them, set and
+// cancelled twice an I/O, costs more than an alarm that ends one of a thousand sleeps early.
+type alarm struct {
+	data uint64         // user data of its completion
+	when time.Time      // when it rings, zero when it is not set
+	ts   uring.Timespec // read by the kernel as it takes the request
+}
+
+// within has the alarm ring d from now or before. One that is set already and rings later stays, to ring in vain.
+func (a *alarm) within(l *Lane, now time.Time, d time.Duration) {
+	if d == forever {
+		return
+	}
+	when := now.Add(d)
+	if !a.when.IsZero() && !a.when.After(when) {
+		return
+	}
+	d = max(d, 0)
+	a.when = when
+	a.ts = uring.Timespec{Sec: int64(d / time.Second), Nsec: int64(d % time.Second)}
+	l.SQE().PrepTimeout(&a.ts, a.data)
+}
+
+// rang takes the alarm's completion, or that of an earlier setting.
+func (a *alarm) rang() {
+	if !time.Now().Before(a.when) {
+		a.when = time.Time{}
+	}
+}

@@ -1,0 +1,63 @@
+package lane
+
+import (
+	"testing"
+	"time"
+)
+
+// newAlarm is an alarm on a lane that does not run, and how many timeouts it asked for.
+func newAlarm(t *testing.T) (a *alarm, l *Lane, asked func() uint32) {
+	t.Helper()
+	l, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Stop)
+	return &alarm{data: napsData}, l, l.ring.Pending
+}
+
+func TestAnAlarmStaysSetOverManySleeps(t *testing.T) {
+	a, l, asked := newAlarm(t)
+	now := time.Now()
+	for i := range 10 {
+		a.within(l, now.Add(time.Duration(i)*time.Millisecond), 10*time.Millisecond)
+	}
+	if n := asked(); n != 1 || !a.when.Equal(now.Add(10*time.Millisecond)) {
+		t.Errorf("%d timeouts for ten sleeps, the alarm rings after %v", n, a.when.Sub(now))
+	}
+	if a.within(l, now, forever); asked() != 1 {
+		t.Error("a sleep without end set an alarm")
+	}
+}
+
+func TestAnAlarmIsSetAnewForAnEarlierTime(t *testing.T) {
+	a, l, asked := newAlarm(t)
+	now := time.Now()
+	a.within(l, now, time.Hour)
+	a.within(l, now, time.Minute)
+	if n := asked(); n != 2 || !a.when.Equal(now.Add(time.Minute)) {
+		t.Errorf("%d timeouts, the alarm rings after %v", n, a.when.Sub(now))
+	}
+}
+
+func TestWhatRingsInVainLeavesTheAlarmSet(t *testing.T) {
+	a, l, asked := newAlarm(t)
+	now := time.Now()
+	a.within(l, now, time.Hour)
+	a.rang() // an earlier setting
+	if a.within(l, now, time.Hour); asked() != 1 {
+		t.Error("it was set twice")
+	}
+	a.when = now
+	a.rang()
+	if a.within(l, now, time.Hour); asked() != 2 {
+		t.Error("it was not set again after it had rung")
+	}
+}
+
+func TestATimeThatHasPassedRingsAtOnce(t *testing.T) {
+	a, l, _ := newAlarm(t)
+	if a.within(l, time.Now(), -time.Second); a.ts.Sec != 0 || a.ts.Nsec != 0 {
+		t.Errorf("timeout %+v", a.ts)
+	}
+}
