@@ -17,6 +17,8 @@ const (
 	maxData = 8192
 	// spareRecvs are for what arrives besides answers to commands: NOP-In, Async Message, Reject, TMF, Logout.
 	spareRecvs = 16
+	// repostEvery is how many receive buffers are given back to the device at once.
+	repostEvery = spareRecvs / 2
 	// spareCommands are send slots for commands whose predecessors were answered before their send completed.
 	spareCommands = 16
 	// controlSends is twice what a nexus may have unanswered, for the same reason.

@@ -71,11 +71,15 @@ func (c *Conn) Poll(n session.Notifier) (int, error) {
 	if c.aborted {
 		return got, nil
 	}
-	if c.err == nil && got > 0 {
+	if c.err == nil && c.shouldRepost() {
 		_ = c.postRecvs() // its error is c.err
 	}
 	return got, c.err
 }
+
+// shouldRepost: a receive buffer goes back together with others, as each post is a crossing into the provider. What may
+// have to wait are spare ones; the login phase has a single buffer.
+func (c *Conn) shouldRepost() bool { return len(c.repost) >= repostEvery || !c.fullFeature }
 
 // complete takes one completion back into the books and acts on it.
 func (c *Conn) complete(wc *verbs.WC, n session.Notifier) {
