@@ -13,17 +13,17 @@ const forever time.Duration = 1<<63 - 1
 // cancelled twice an I/O, costs more than an alarm that ends one of a thousand sleeps early.
 type alarm struct {
 	data uint64         // user data of its completion
-	when time.Time      // when it rings, zero when it is not set
+	when instant        // when it rings, 0 when it is not set
 	ts   uring.Timespec // read by the kernel as it takes the request
 }
 
 // within has the alarm ring d from now or before. One that is set already and rings later stays, to ring in vain.
-func (a *alarm) within(l *Lane, now time.Time, d time.Duration) {
+func (a *alarm) within(l *Lane, now instant, d time.Duration) {
 	if d == forever {
 		return
 	}
-	when := now.Add(d)
-	if !a.when.IsZero() && !a.when.After(when) {
+	when := now.add(d)
+	if a.when != 0 && a.when <= when {
 		return
 	}
 	d = max(d, 0)
@@ -34,7 +34,7 @@ func (a *alarm) within(l *Lane, now time.Time, d time.Duration) {
 
 // rang takes the alarm's completion, or that of an earlier setting.
 func (a *alarm) rang() {
-	if !time.Now().Before(a.when) {
-		a.when = time.Time{}
+	if clock() >= a.when {
+		a.when = 0
 	}
 }

@@ -18,12 +18,12 @@ func newAlarm(t *testing.T) (a *alarm, l *Lane, asked func() uint32) {
 
 func TestAnAlarmStaysSetOverManySleeps(t *testing.T) {
 	a, l, asked := newAlarm(t)
-	now := time.Now()
+	now := clock()
 	for i := range 10 {
-		a.within(l, now.Add(time.Duration(i)*time.Millisecond), 10*time.Millisecond)
+		a.within(l, now.add(time.Duration(i)*time.Millisecond), 10*time.Millisecond)
 	}
-	if n := asked(); n != 1 || !a.when.Equal(now.Add(10*time.Millisecond)) {
-		t.Errorf("%d timeouts for ten sleeps, the alarm rings after %v", n, a.when.Sub(now))
+	if n := asked(); n != 1 || a.when != now.add(10*time.Millisecond) {
+		t.Errorf("%d timeouts for ten sleeps, the alarm rings after %v", n, a.when.sub(now))
 	}
 	if a.within(l, now, forever); asked() != 1 {
 		t.Error("a sleep without end set an alarm")
@@ -32,17 +32,17 @@ func TestAnAlarmStaysSetOverManySleeps(t *testing.T) {
 
 func TestAnAlarmIsSetAnewForAnEarlierTime(t *testing.T) {
 	a, l, asked := newAlarm(t)
-	now := time.Now()
+	now := clock()
 	a.within(l, now, time.Hour)
 	a.within(l, now, time.Minute)
-	if n := asked(); n != 2 || !a.when.Equal(now.Add(time.Minute)) {
-		t.Errorf("%d timeouts, the alarm rings after %v", n, a.when.Sub(now))
+	if n := asked(); n != 2 || a.when != now.add(time.Minute) {
+		t.Errorf("%d timeouts, the alarm rings after %v", n, a.when.sub(now))
 	}
 }
 
 func TestWhatRingsInVainLeavesTheAlarmSet(t *testing.T) {
 	a, l, asked := newAlarm(t)
-	now := time.Now()
+	now := clock()
 	a.within(l, now, time.Hour)
 	a.rang() // an earlier setting
 	if a.within(l, now, time.Hour); asked() != 1 {
@@ -57,7 +57,7 @@ func TestWhatRingsInVainLeavesTheAlarmSet(t *testing.T) {
 
 func TestATimeThatHasPassedRingsAtOnce(t *testing.T) {
 	a, l, _ := newAlarm(t)
-	if a.within(l, time.Now(), -time.Second); a.ts.Sec != 0 || a.ts.Nsec != 0 {
+	if a.within(l, clock(), -time.Second); a.ts.Sec != 0 || a.ts.Nsec != 0 {
 		t.Errorf("timeout %+v", a.ts)
 	}
 }

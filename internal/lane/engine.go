@@ -17,8 +17,8 @@ type engine interface {
 	reap() int                               // dispatches what has completed
 	ready() bool                             // reap has something
 	submit()                                 // hands over what was queued, without waiting
-	wait(now time.Time, d time.Duration)     // the same, and sleeps until something completes, d after now at the latest
-	nap(now time.Time, d time.Duration)      // the same for naps, whose limit d may be, without telling the Go scheduler
+	wait(now instant, d time.Duration)       // the same, and sleeps until something completes, d after now at the latest
+	nap(now instant, d time.Duration)        // the same for naps, whose limit d may be, without telling the Go scheduler
 	watch(fd int, data uint64)               // dispatches data each time fd becomes readable
 	unwatch(fd int, data uint64) (last bool) // ends that; last: one more completion without CQEMore will come
 	watchFile(f *File)                       // tells f of reading, edge triggered
@@ -48,12 +48,12 @@ func (e *ringEngine) start()      { must(e.ring.Enable()) }
 func (e *ringEngine) close()      { e.ring.Close() }
 func (e *ringEngine) ready() bool { return e.ring.Ready() }
 
-func (e *ringEngine) wait(now time.Time, d time.Duration) {
+func (e *ringEngine) wait(now instant, d time.Duration) {
 	e.timers.within(e.lane, now, d)
 	must(e.ring.Wait())
 }
 
-func (e *ringEngine) nap(now time.Time, d time.Duration) {
+func (e *ringEngine) nap(now instant, d time.Duration) {
 	e.naps.within(e.lane, now, d)
 	must(e.ring.Nap())
 }
@@ -127,7 +127,7 @@ func (e *epollEngine) reap() int {
 // submit has nothing to hand over, but Files become ready also while the lane spins.
 func (e *epollEngine) submit() {
 	if e.n == 0 {
-		e.nap(time.Time{}, 0)
+		e.nap(0, 0)
 	}
 }
 
@@ -146,12 +146,12 @@ func (e *epollEngine) unwatch(fd int, _ uint64) bool {
 	return false
 }
 
-func (e *epollEngine) wait(_ time.Time, d time.Duration) {
+func (e *epollEngine) wait(_ instant, d time.Duration) {
 	n, _, errno := syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(e.fd), uintptr(unsafe.Pointer(&e.events)), uintptr(len(e.events)), milliseconds(d), 0, 0)
 	e.took(n, errno)
 }
 
-func (e *epollEngine) nap(_ time.Time, d time.Duration) {
+func (e *epollEngine) nap(_ instant, d time.Duration) {
 	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(e.fd), uintptr(unsafe.Pointer(&e.events)), uintptr(len(e.events)), milliseconds(d), 0, 0)
 	e.took(n, errno)
 }

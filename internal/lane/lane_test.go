@@ -442,11 +442,11 @@ func TestWhatComesByItselfAfterIOIsFoundWhenTheNapEnds(t *testing.T) {
 func TestTheSpinnerLearns(t *testing.T) {
 	const limit = time.Millisecond
 	s := spinner{limit: limit}
-	now := time.Now()
+	now := clock()
 	// wait is one that something ends after d; spins says whether it was spun for all the time.
 	wait := func(d time.Duration) (spins bool) {
 		spins = s.again(now)
-		now = now.Add(d)
+		now = now.add(d)
 		spins = spins && s.again(now)
 		s.found(now)
 		return spins
@@ -472,7 +472,7 @@ func TestTheSpinnerLearns(t *testing.T) {
 	s.again(now)
 	s.idle()
 	before := s.usual
-	s.found(now.Add(time.Hour))
+	s.found(now.add(time.Hour))
 	if s.usual != before {
 		t.Error("it counts the time in which nothing was awaited")
 	}
@@ -500,15 +500,15 @@ func TestALaneLooksForAsLongAsPaysOnThisMachine(t *testing.T) {
 func TestASpinForRequestsEndsWhereAnswersAreAwaited(t *testing.T) {
 	var s spins
 	s.limit(time.Millisecond)
-	now := time.Now()
-	if !s.again(now, 1, false) || s.again(now.Add(600*time.Microsecond), 0, false) {
+	now := clock()
+	if !s.again(now, 1, false) || s.again(now.add(600*time.Microsecond), 0, false) {
 		t.Error("the next request is not looked for, or for too long")
 	}
-	now = now.Add(700 * time.Microsecond)
-	if !s.again(now, 1, true) || !s.again(now.Add(900*time.Microsecond), 0, true) {
+	now = now.add(700 * time.Microsecond)
+	if !s.again(now, 1, true) || !s.again(now.add(900*time.Microsecond), 0, true) {
 		t.Error("the answer is not looked for")
 	}
-	now = now.Add(950 * time.Microsecond)
+	now = now.add(950 * time.Microsecond)
 	if !s.again(now, 1, false) {
 		t.Error("the next request is not looked for again")
 	}

@@ -36,17 +36,17 @@ const slice = 8 * time.Millisecond
 
 // tenure is the time for which the lane has had its processor.
 type tenure struct {
-	since   time.Time
+	since   instant
 	renewed int // times
 }
 
 // over says whether the lane had better give the processor up by itself.
-func (t *tenure) over(now time.Time) bool { return now.Sub(t.since) > slice }
+func (t *tenure) over(now instant) bool { return now.sub(t.since) > slice }
 
 // renew gives the processor up and takes one again. Another thread has to wake up for that, and then this one: the time
 // for it is when there is nothing to do but wait for answers.
 func (t *tenure) renew() {
 	runtime.Gosched()
-	t.since = time.Now()
+	t.since = clock()
 	t.renewed++
 }

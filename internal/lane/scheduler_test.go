@@ -12,7 +12,7 @@ func renewals(t *testing.T, opt Options, busy bool, d time.Duration) (n, most in
 	l := startLane(t, opt)
 	s := newSource(t)
 	s.busy.Store(busy)
-	on(t, l, func() { l.Add(s); l.tenure.since = time.Now() })
+	on(t, l, func() { l.Add(s); l.tenure.since = clock() })
 	start := time.Now()
 	for end := start.Add(d); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		s.work(t)

@@ -8,14 +8,14 @@ import (
 // Timer is a call that AfterFunc has scheduled.
 type Timer struct {
 	lane  *Lane
-	when  time.Time
+	when  instant
 	f     func()
 	index int // in the heap, negative when not there
 }
 
 // AfterFunc has f run on the lane after d. It is for control, not for every I/O.
 func (l *Lane) AfterFunc(d time.Duration, f func()) *Timer {
-	t := &Timer{lane: l, when: time.Now().Add(d), f: f}
+	t := &Timer{lane: l, when: clock().add(d), f: f}
 	heap.Push(&l.timers, t)
 	return t
 }
@@ -30,27 +30,27 @@ func (t *Timer) Stop() bool {
 }
 
 // fire runs the timers that are due at now.
-func (l *Lane) fire(now time.Time) int {
+func (l *Lane) fire(now instant) int {
 	n := 0
-	for ; len(l.timers) > 0 && !l.timers[0].when.After(now); n++ {
+	for ; len(l.timers) > 0 && l.timers[0].when <= now; n++ {
 		heap.Pop(&l.timers).(*Timer).f()
 	}
 	return n
 }
 
 // untilTimer is how long from now the lane may sleep.
-func (l *Lane) untilTimer(now time.Time) time.Duration {
+func (l *Lane) untilTimer(now instant) time.Duration {
 	if len(l.timers) == 0 {
 		return forever
 	}
-	return l.timers[0].when.Sub(now)
+	return l.timers[0].when.sub(now)
 }
 
 // timerHeap is a container/heap by time.
 type timerHeap []*Timer
 
 func (h timerHeap) Len() int           { return len(h) }
-func (h timerHeap) Less(i, j int) bool { return h[i].when.Before(h[j].when) }
+func (h timerHeap) Less(i, j int) bool { return h[i].when < h[j].when }
 
 func (h timerHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]

@@ -1,13 +1,10 @@
 package lane
 
-import (
-	"syscall"
-	"time"
-)
+import "syscall"
 
 // turn is one round of the loop. It looks at the clock once.
 func (l *Lane) turn() {
-	now := time.Now()
+	now := clock()
 	io := l.engine.reap()
 	n := l.readMail()
 	n += l.fire(now)
@@ -34,7 +31,7 @@ func (l *Lane) readMail() int {
 
 // enter ends a turn that began at now and handled n things: it submits what was queued and sleeps in the same system call if there is
 // nothing left to look at, or goes straight on.
-func (l *Lane) enter(now time.Time, n int) {
+func (l *Lane) enter(now instant, n int) {
 	switch {
 	case l.engine.ready():
 		l.engine.submit()
@@ -62,11 +59,11 @@ func (l *Lane) resting() bool { return l.nap.worthwhile() && !l.busy() }
 // yield lets whoever waits for this CPU go first: it may be what the lane waits for.
 func yield() { _, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }
 
-func (l *Lane) sleep(now time.Time) {
+func (l *Lane) sleep(now instant) {
 	until := l.untilTimer(now)
 	if !l.nap.worthwhile() {
 		l.engine.wait(now, until)
-		l.tenure.since = time.Now()
+		l.tenure.since = clock()
 		return
 	}
 	l.engine.nap(now, min(until, l.nap.limit))
@@ -74,6 +71,6 @@ func (l *Lane) sleep(now time.Time) {
 }
 
 // keepSpinning says, after a turn that handled n things, whether to look again instead of sleeping.
-func (l *Lane) keepSpinning(now time.Time, n int) bool {
+func (l *Lane) keepSpinning(now instant, n int) bool {
 	return l.spins.answers.limit > 0 && l.spins.again(now, n, l.busy())
 }

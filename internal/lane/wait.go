@@ -47,7 +47,7 @@ func (s *spins) limit(d time.Duration) {
 }
 
 // again says, at the end of a turn that handled n things, whether to look once more. busy: something is with a target.
-func (s *spins) again(t time.Time, n int, busy bool) bool {
+func (s *spins) again(t instant, n int, busy bool) bool {
 	if n > 0 {
 		s.answers.found(t)
 		s.requests.found(t)
@@ -64,30 +64,30 @@ func (s *spins) again(t time.Time, n int, busy bool) bool {
 type spinner struct {
 	limit time.Duration // the longest spin, 0 for never
 	usual time.Duration // how long that was of late, a moving average
-	since time.Time     // when the wait began that is on, else zero
+	since instant       // when the wait began that is on, else 0
 }
 
 const spinMemory = 8 // waits that the average speaks for
 
 // found ends a wait at t.
-func (s *spinner) found(t time.Time) {
-	if s.since.IsZero() {
+func (s *spinner) found(t instant) {
+	if s.since == 0 {
 		return
 	}
-	s.usual += (min(t.Sub(s.since), spinMemory*s.limit) - s.usual) / spinMemory
-	s.since = time.Time{}
+	s.usual += (min(t.sub(s.since), spinMemory*s.limit) - s.usual) / spinMemory
+	s.since = 0
 }
 
 // again says, while such an event is awaited, whether to look once more at t.
-func (s *spinner) again(t time.Time) bool {
-	if s.since.IsZero() {
+func (s *spinner) again(t instant) bool {
+	if s.since == 0 {
 		s.since = t
 	}
-	return s.usual <= s.limit && t.Sub(s.since) < s.limit
+	return s.usual <= s.limit && t.sub(s.since) < s.limit
 }
 
 // idle forgets the wait: nothing of the kind can come any more.
-func (s *spinner) idle() { s.since = time.Time{} }
+func (s *spinner) idle() { s.since = 0 }
 
 // defaultNap is far above what I/O takes, also on slow machines: the scheduler's monitor, which takes the processor away
 // from whoever sleeps officially, costs more than the sleep. A garbage collection ends a nap by its signal.
