@@ -6,8 +6,11 @@ shopt -s inherit_errexit
 source "$(dirname "$0")/../lab.d/guest.sh"
 
 seconds=$1 rounds=$2 only=,$3, attach=$4
-# ublk, nbd and export are iserblk's front ends; export and qemu-export are sockets, with fio as the NBD client.
-readonly peers_known=(ublk nbd export kernel qemu qemu-export)
+# ublk, nbd and export are iserblk's front ends, shared is ublk with --shared-memory; export and qemu-export are sockets,
+# with fio as the NBD client.
+readonly peers_known=(ublk shared nbd export kernel qemu qemu-export)
+# Where the data of every client is: huge pages, as who shares memory with a device had better have.
+readonly buffers=/run/lab/huge/buffers
 # NAME RW BLOCK_SIZE DEPTH
 readonly jobs_known=(
 	"4k-read-qd1 randread 4k 1"
@@ -33,16 +36,22 @@ can() { [[ $1 != qemu* || $2 != *-write-* ]]; }
 
 # ---- the peers; each prints its device or socket -----------------------------------
 
-# attach_iserblk FRONTEND LUN
+# attach_iserblk FRONTEND LUN ARG...
 attach_iserblk() {
 	# shellcheck disable=SC2086 # arguments
-	bin/iserblk attach --frontend "$1" $attach "iser://10.0.0.1/$LAB_IQN/$2"
+	bin/iserblk attach --frontend "$1" $attach "${@:3}" "iser://10.0.0.1/$LAB_IQN/$2"
 }
 
 attach_ublk() { attach_iserblk ublk 0; }
 attach_nbd() { attach_iserblk nbd 1; }
 attach_export() { attach_iserblk export 2; }
-attach_kernel() { lab_ib_iser_login 10.0.0.1 | head -n 1; }
+attach_shared() { attach_iserblk ublk 3 --shared-memory "$buffers"; }
+
+attach_kernel() {
+	local disks
+	mapfile -t disks < <(lab_ib_iser_login 10.0.0.1)
+	echo "${disks[0]}"
+}
 
 # qemu_nbd ARG...
 qemu_nbd() {
@@ -61,6 +70,13 @@ attach_qemu-export() {
 	echo 'nbd+unix:///?socket=/run/lab/qemu.nbd'
 }
 
+# check_shared DEV fails unless nearly all was moved in place: udev's reads are not.
+check_shared() {
+	bin/iserblk status "$1" -o json | jq -e '.targets[0].devices[0].counters |
+		.zeroCopy > 0 and .zeroCopy >= 0.99 * (.reads + .writes)' >/dev/null ||
+		lab_fail "requests of $1 were copied: $(bin/iserblk status "$1")"
+}
+
 # ---- measuring ------------------------------------------------------------------
 
 # engine DEV prints how fio gets at it.
@@ -74,7 +90,7 @@ engine() {
 # measure DEV RW BS DEPTH prints IOPS, mean, 99th percentile and longest latency in microseconds.
 measure() {
 	# shellcheck disable=SC2046 # arguments
-	fio --name=bench $(engine "$1") --rw="$2" --bs="$3" --iodepth="$4" --size=256M \
+	fio --name=bench $(engine "$1") --mem="mmaphuge:$buffers" --rw="$2" --bs="$3" --iodepth="$4" --size=256M \
 		--randrepeat=0 --norandommap --time_based --ramp_time=1 --runtime="$seconds" \
 		--output-format=json --output=/run/lab/fio.json >&2 || return
 	jq -r '.jobs[0] | if .error != 0 then error("fio failed") else . end |
@@ -112,7 +128,7 @@ summary() {
 			{job: $job, peers: (group_by(.peer) | map({key: .[0].peer, value: {
 				iops: ([.[].iops] | median), low: ([.[].iops] | min), high: ([.[].iops] | max),
 				mean_us: ([.[].mean] | median), p99_us: ([.[].p99] | median), max_us: ([.[].max] | max)}}) | from_entries),
-			ratios: {"ublk/kernel": ratio("ublk"; "kernel"), "ublk/qemu": ratio("ublk"; "qemu"),
+			ratios: {"ublk/kernel": ratio("ublk"; "kernel"), "shared/kernel": ratio("shared"; "kernel"), "ublk/qemu": ratio("ublk"; "qemu"),
 				"nbd/qemu": ratio("nbd"; "qemu"), "export/qemu-export": ratio("export"; "qemu-export")}}]}' "$results"
 }
 
@@ -127,8 +143,12 @@ mapfile -t peers < <(choose "${peers_known[@]}")
 mapfile -t jobs < <(choose "${jobs_known[@]}")
 results=/run/lab/bench
 lab_link d0 10.0.0.1
-for lun in ram0 ram1 ram2; do lab_lio_ram "$lun" 256; done
-lab_lio_target portal=10.0.0.1 lun=ram0 lun=ram1 lun=ram2
+for lun in ram0 ram1 ram2 ram3; do lab_lio_ram "$lun" 256; done
+lab_lio_target portal=10.0.0.1 lun=ram0 lun=ram1 lun=ram2 lun=ram3
+sysctl -q vm.nr_hugepages=16
+mkdir -p "${buffers%/*}"
+mount -t hugetlbfs none "${buffers%/*}"
+fallocate -l 16M "$buffers"
 declare -A device
 for peer in "${peers[@]}"; do
 	device[$peer]=$("attach_$peer")
@@ -139,7 +159,8 @@ summary >/run/lab/bench.json
 echo "IOPS, medians of $rounds rounds of $seconds s, Linux $(uname -r), $(nproc) CPUs, rxe loopback, RAM LUN"
 table </run/lab/bench.json
 [[ -z ${LAB_OUT:-} ]] || cp /run/lab/bench.json "$LAB_OUT/bench.json"
-for peer in ublk nbd export; do
+[[ -z ${device[shared]:-} ]] || check_shared "${device[shared]}"
+for peer in ublk shared nbd export; do
 	[[ -z ${device[$peer]:-} ]] || bin/iserblk detach "${device[$peer]}"
 done
 lab_dmesg_check
