@@ -79,6 +79,8 @@ type auto struct {
 	why    string
 }
 
+var _ verbs.PortWatcher = (*auto)(nil)
+
 func newAuto() *auto {
 	return &auto{
 		soft: softroce.New(), route: rdmacore.RouteTo,
@@ -118,6 +120,17 @@ func (a *auto) Dial(ctx context.Context, attr verbs.DialAttr) (verbs.Conn, error
 		a.chosen, a.why = p, why
 	}
 	return c, nil
+}
+
+// ActivePorts are those of the provider that was chosen, none before that.
+func (a *auto) ActivePorts() []string {
+	a.mu.Lock()
+	p := a.chosen
+	a.mu.Unlock()
+	if w, ok := p.(verbs.PortWatcher); ok {
+		return w.ActivePorts()
+	}
+	return nil
 }
 
 // Listen takes connections by the provider that the address calls for.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,6 +29,8 @@ func (d *deviceProvider) Dial(context.Context, verbs.DialAttr) (verbs.Conn, erro
 	d.dials++
 	return nil, nil
 }
+
+func (d *deviceProvider) ActivePorts() []string { return []string{"rxe7/1"} }
 
 func routeWith(device string) func(src, dst netip.Addr) (rdmacore.Route, error) {
 	return func(_, _ netip.Addr) (rdmacore.Route, error) {
@@ -77,6 +80,22 @@ func TestTheFirstConnectionSettlesTheProvider(t *testing.T) {
 	}
 	if name, why := describeProvider(a); name != "rdmacore" || !strings.Contains(why, "rxe7") {
 		t.Error(name, why)
+	}
+}
+
+func TestThePortsOfTheProviderThatWasChosenAreWatched(t *testing.T) {
+	a := newAuto()
+	a.library = func() (verbs.Provider, error) { return &deviceProvider{}, nil }
+	a.route = routeWith("rxe7")
+	d := newDialer(Spec{}, a, nil, nil)
+	if ports := d.activePorts(); ports != nil {
+		t.Errorf("%v before there was a choice", ports)
+	}
+	if _, err := a.Dial(t.Context(), verbs.DialAttr{Dst: netip.AddrPortFrom(thereAddr, 3260)}); err != nil {
+		t.Fatal(err)
+	}
+	if ports := d.activePorts(); !slices.Equal(ports, []string{"rxe7/1"}) {
+		t.Errorf("%v", ports)
 	}
 }
 
