@@ -209,7 +209,7 @@ type linkState struct {
 	mu   sync.Mutex
 	conn *iser.Conn
 
-	ports []string // that were up before the last dial
+	ports []string // that were up before the last dial, or have not gone down since
 }
 
 // lane prepares the dialling of lane i's sessions.
@@ -256,14 +256,19 @@ const (
 func (l *linkState) await(ctx context.Context) {
 	tick := time.NewTicker(portPoll)
 	defer tick.Stop()
-	for !hasNew(l.d.activePorts(), l.ports) {
+	for {
+		now := l.d.activePorts()
+		if hasNew(now, l.ports) {
+			time.Sleep(portSettle)
+			return
+		}
+		l.ports = now // one that has gone counts as new when it comes back
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
-	time.Sleep(portSettle)
 }
 
 func hasNew(now, before []string) bool {

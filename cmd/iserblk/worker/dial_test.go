@@ -109,6 +109,23 @@ func TestAPortThatWasUpAtTheLastDialIsNoReasonForAnother(t *testing.T) {
 	})
 }
 
+func TestAPortThatWentDownAndUpSinceTheLastDialIsAReasonForAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := new(switchable)
+		p.up.Store(true)
+		l := &linkState{d: newDialer(Spec{}, p, nil, nil), ports: p.ActivePorts()}
+		p.up.Store(false) // while it dialled
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		time.AfterFunc(time.Second, func() { p.up.Store(true) })
+		begin := time.Now()
+		l.await(ctx)
+		if took := time.Since(begin); took > time.Second+portPoll+portSettle {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 var mutual = Credentials{User: "joe", Secret: "secret of joe's", TargetUser: "box", TargetSecret: "secret of the box's"}
 
 func TestATargetThatWillNotProveItselfIsOneClearErrorHoweverItSaysSo(t *testing.T) {
