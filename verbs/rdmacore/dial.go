@@ -19,13 +19,9 @@ import (
 	"iserblk/verbs"
 )
 
-// The bounds of Dial's steps; the context may end them sooner. The kernel's own would hold a connect for 69 s
-// (CMA_CM_RESPONSE_TIMEOUT, CMA_MAX_CM_RETRIES). A lost request is sent again after 4.3 s, so connectTime is good for
-// one loss in either direction.
+// The bounds of Dial's other steps (see patience.go); the context may end them sooner.
 const (
-	addrTime    = 2 * time.Second
 	routeTime   = 2 * time.Second
-	connectTime = 10 * time.Second
 	cleanUpTime = 2 * time.Second
 )
 
@@ -44,9 +40,11 @@ func (p *Provider) Dial(ctx context.Context, a verbs.DialAttr) (verbs.Conn, erro
 		return nil, &verbs.OpError{Op: "connect to", Peer: a.Dst.String(), Err: err}
 	}
 	var c *conn
-	err := whileStale(ctx, func() (err error) {
-		c, err = dialOnce(ctx, a)
-		return err
+	err := whileStale(ctx, func() error {
+		return whileUnanswered(ctx, func(patience time.Duration) (requested bool, err error) {
+			c, requested, err = dialOnce(ctx, a, patience)
+			return requested, err
+		})
 	})
 	if err != nil {
 		return nil, err
@@ -54,18 +52,20 @@ func (p *Provider) Dial(ctx context.Context, a verbs.DialAttr) (verbs.Conn, erro
 	return c, nil
 }
 
-// dialOnce makes one attempt with an identifier and a queue pair of its own, and undoes it if it fails.
-func dialOnce(ctx context.Context, a verbs.DialAttr) (*conn, error) {
-	c := &conn{peer: a.Dst, events: newEventQueue(), fd: -1}
+// dialOnce makes one attempt with an identifier and a queue pair of its own, and undoes it if it fails. It tells whether
+// the attempt got as far as a connection request, whose answer it awaits for patience.
+func dialOnce(ctx context.Context, a verbs.DialAttr, patience time.Duration) (_ *conn, requested bool, err error) {
+	c := &conn{peer: a.Dst, events: newEventQueue(), fd: -1, patience: patience}
 	if c.c = C.blk_conn_new(); c.c == nil {
-		return nil, errNoMemory
+		return nil, false, errNoMemory
 	}
 	if err := c.dial(ctx, a); err != nil {
 		c.noDevice = errors.Is(err, verbs.ErrNoDevice)
+		requested = c.requested
 		_ = c.destroyWithin(cleanUpTime) // the cause says more
-		return nil, err
+		return nil, requested, err
 	}
-	return c, nil
+	return c, true, nil
 }
 
 func (c *conn) dial(ctx context.Context, a verbs.DialAttr) error {
@@ -113,18 +113,28 @@ func (c *conn) setOptions(a verbs.DialAttr) error {
 
 // resolve finds the device and the path. Afterwards the device is known.
 func (c *conn) resolve(ctx context.Context, a verbs.DialAttr) error {
-	src, dst := cAddr(netip.AddrPortFrom(a.Src, 0)), cAddr(a.Dst)
-	r := C.blk_resolve_addr(c.c, &src, &dst, C.int(addrTime.Milliseconds()))
-	if r < 0 {
-		return explainAddr(a, errno(r))
-	}
-	if err := c.await(ctx, "resolve address of", C.RDMA_CM_EVENT_ADDR_RESOLVED, addrTime); err != nil {
+	err := whileUnresolved(ctx, func() error {
+		if err := checkRoute(a); err != nil {
+			return err
+		}
+		return c.resolveAddr(ctx, a)
+	})
+	if err != nil {
 		return explainAddr(a, err)
 	}
 	if r := C.blk_resolve_route(c.c, C.int(routeTime.Milliseconds())); r < 0 {
 		return &verbs.OpError{Op: "resolve route to", Peer: a.Dst.String(), Err: errno(r)}
 	}
 	return c.await(ctx, "resolve route to", C.RDMA_CM_EVENT_ROUTE_RESOLVED, routeTime)
+}
+
+// resolveAddr has the kernel find the neighbour once.
+func (c *conn) resolveAddr(ctx context.Context, a verbs.DialAttr) error {
+	src, dst := cAddr(netip.AddrPortFrom(a.Src, 0)), cAddr(a.Dst)
+	if r := C.blk_resolve_addr(c.c, &src, &dst, C.int(askTime.Milliseconds())); r < 0 {
+		return errno(r)
+	}
+	return c.await(ctx, "resolve address of", C.RDMA_CM_EVENT_ADDR_RESOLVED, addrTime)
 }
 
 // await waits for one CM event. Any other is an error: before the connection is up, events come only as answers.
@@ -251,7 +261,7 @@ func (c *conn) connect(ctx context.Context, a verbs.DialAttr) error {
 	if err := c.request(a); err != nil {
 		return &verbs.OpError{Op: "connect to", Peer: c.peer.String(), Err: err}
 	}
-	ev, err := c.awaitEvent(ctx, "connect to", C.RDMA_CM_EVENT_ESTABLISHED, connectTime)
+	ev, err := c.awaitEvent(ctx, "connect to", C.RDMA_CM_EVENT_ESTABLISHED, c.patience)
 	if err != nil && c.portLost.Load() {
 		return portDown(c.peer, c.info)
 	}

@@ -61,7 +61,7 @@ func openError(err error, node, class bool) error {
 
 // explainAddr says why an address did not resolve to a device. err is an errno or what a wait has returned.
 func explainAddr(a verbs.DialAttr, err error) error {
-	if contextual(err) {
+	if contextual(err) || errors.Is(err, verbs.ErrPortDown) {
 		return err
 	}
 	route, routeErr := RouteTo(a.Src, a.Dst.Addr())

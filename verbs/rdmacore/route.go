@@ -47,6 +47,19 @@ func localAddr(src, dst netip.Addr) (netip.Addr, error) {
 	return netip.MustParseAddrPort(c.LocalAddr().String()).Addr().Unmap(), nil
 }
 
+// checkRoute fails when the port by which the kernel would go to a.Dst is down. It is for the time before there is a
+// route whose port can be asked. What else is wrong rdma_cm tells better.
+func checkRoute(a verbs.DialAttr) error {
+	local, err := localAddr(a.Src, a.Dst.Addr())
+	if err != nil {
+		return nil
+	}
+	if port, down := sysClass.downPort(local); down {
+		return portDown(a.Dst, port)
+	}
+	return nil
+}
+
 // findInterface finds the network device with the local address.
 func (r *Route) findInterface() {
 	all, _ := net.Interfaces()

@@ -22,6 +22,11 @@ const sysClass sysfs = "/sys/class"
 func Devices(ctx context.Context) ([]verbs.DeviceInfo, error) { return sysClass.devices(ctx) }
 
 func (s sysfs) devices(ctx context.Context) ([]verbs.DeviceInfo, error) {
+	return s.ports(ctx, netip.Addr{})
+}
+
+// ports describes every port by the GID of an address, see port.
+func (s sysfs) ports(ctx context.Context, prefer netip.Addr) ([]verbs.DeviceInfo, error) {
 	var out []verbs.DeviceInfo
 	for _, name := range s.list("infiniband") {
 		for _, port := range s.list("infiniband", name, "ports") {
@@ -29,11 +34,26 @@ func (s sysfs) devices(ctx context.Context) ([]verbs.DeviceInfo, error) {
 				return nil, err
 			}
 			if n, err := strconv.ParseUint(port, 10, 8); err == nil {
-				out = append(out, s.port(name, int(n), netip.Addr{}))
+				out = append(out, s.port(name, int(n), prefer))
 			}
 		}
 	}
 	return out, nil
+}
+
+// downPort finds a port that has addr among its GIDs and is down, unless there is another with addr that is not.
+func (s sysfs) downPort(addr netip.Addr) (down verbs.DeviceInfo, ok bool) {
+	ports, _ := s.ports(context.Background(), addr)
+	for _, p := range ports {
+		switch {
+		case p.Addr != addr.WithZone(""):
+		case p.Active:
+			return verbs.DeviceInfo{}, false
+		default:
+			down, ok = p, true
+		}
+	}
+	return down, ok
 }
 
 // activePorts lists the ports that are ACTIVE, as "rxe0/1".

@@ -2,6 +2,7 @@ package rdmacore
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -65,6 +66,26 @@ func TestOnlyPortsThatAreActiveAreListedSo(t *testing.T) {
 	})
 	if diff := cmp.Diff([]string{"mlx5_0/2", "rxe0/1"}, s.activePorts()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestAPortThatIsDownIsFoundByItsAddress(t *testing.T) {
+	here, elsewhere := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	files := maps.Clone(rxe)
+	if d, down := fakeSysfs(t, files).downPort(here); down {
+		t.Errorf("%+v is up", d)
+	}
+	files[port1+"state"] = "1: DOWN"
+	if d, down := fakeSysfs(t, files).downPort(here); !down || d.Name != "rxe0" || d.NetDev != "d0" {
+		t.Errorf("%+v, %v", d, down)
+	}
+	if d, down := fakeSysfs(t, files).downPort(elsewhere); down {
+		t.Errorf("%+v has not that address", d)
+	}
+	files["infiniband/siw0/ports/1/state"] = "4: ACTIVE"
+	files["infiniband/siw0/ports/1/gids/0"] = files[port1+"gids/1"]
+	if d, down := fakeSysfs(t, files).downPort(here); down {
+		t.Errorf("%+v is not the only one", d)
 	}
 }
 
