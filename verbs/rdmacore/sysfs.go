@@ -22,11 +22,6 @@ const sysClass sysfs = "/sys/class"
 func Devices(ctx context.Context) ([]verbs.DeviceInfo, error) { return sysClass.devices(ctx) }
 
 func (s sysfs) devices(ctx context.Context) ([]verbs.DeviceInfo, error) {
-	return s.ports(ctx, netip.Addr{})
-}
-
-// ports describes every port by the GID of an address, see port.
-func (s sysfs) ports(ctx context.Context, prefer netip.Addr) ([]verbs.DeviceInfo, error) {
 	var out []verbs.DeviceInfo
 	for _, name := range s.list("infiniband") {
 		for _, port := range s.list("infiniband", name, "ports") {
@@ -34,26 +29,38 @@ func (s sysfs) ports(ctx context.Context, prefer netip.Addr) ([]verbs.DeviceInfo
 				return nil, err
 			}
 			if n, err := strconv.ParseUint(port, 10, 8); err == nil {
-				out = append(out, s.port(name, int(n), prefer))
+				out = append(out, s.port(name, int(n), netip.Addr{}))
 			}
 		}
 	}
 	return out, nil
 }
 
-// downPort finds a port that has addr among its GIDs and is down, unless there is another with addr that is not.
+// downPort finds a port that has addr among its GIDs and is down, unless there is another with addr that is not. While
+// every port is up that takes one look at each.
 func (s sysfs) downPort(addr netip.Addr) (down verbs.DeviceInfo, ok bool) {
-	ports, _ := s.ports(context.Background(), addr)
-	for _, p := range ports {
-		switch {
-		case p.Addr != addr.WithZone(""):
-		case p.Active:
-			return verbs.DeviceInfo{}, false
-		default:
-			down, ok = p, true
-		}
+	down, ok = s.portOf(addr, false)
+	if ok {
+		_, up := s.portOf(addr, true)
+		ok = !up
 	}
 	return down, ok
+}
+
+// portOf finds a port that has addr among its GIDs and is active or not.
+func (s sysfs) portOf(addr netip.Addr, active bool) (verbs.DeviceInfo, bool) {
+	for _, name := range s.list("infiniband") {
+		for _, port := range s.list("infiniband", name, "ports") {
+			n, err := strconv.ParseUint(port, 10, 8)
+			if err != nil || s.active("infiniband", name, "ports", port) != active {
+				continue
+			}
+			if p := s.port(name, int(n), addr); p.Addr == addr.WithZone("") {
+				return p, true
+			}
+		}
+	}
+	return verbs.DeviceInfo{}, false
 }
 
 // activePorts lists the ports that are ACTIVE, as "rxe0/1".
