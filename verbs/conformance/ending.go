@@ -197,8 +197,10 @@ func openFiles(t *testing.T) int {
 
 func connectionsAtOnce(r *rig) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patient)
-	defer cancel()
+	closed := make(chan struct{})
+	defer func() { cancel(); <-closed }() // what goes on beside the next test counts there
 	go func() {
+		defer close(closed)
 		for {
 			p, err := r.listener.Accept(ctx)
 			if err != nil {
