@@ -57,6 +57,19 @@ verify "$device" 32 --size=16M
 detach "$device"
 ok "4096-byte blocks"
 
+# One that is slow to answer: a request taken back before it has come to it would be its end.
+if [[ $PEER == iserblk ]]; then
+	for pause in 1.5 5; do
+		another "$LAB_IQN" 16 "$NAME"
+		tgtd=$(pgrep -x tgtd)
+		kill -STOP "$tgtd"
+		{ sleep "$pause" && kill -CONT "$tgtd"; } &
+		bin/iserblk discover $PORTAL >/run/lab/discovered || fail "discover, tgtd stopped for $pause s"
+		kill -0 "$tgtd" || fail "tgtd stopped for $pause s is no more"
+	done
+	ok "a tgtd that is slow to answer"
+fi
+
 if [[ $PEER == iserblk ]]; then
 	umask 077
 	echo suite-secret-of-ours >/run/lab/ours

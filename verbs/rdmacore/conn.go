@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"iserblk/verbs"
 )
@@ -37,8 +36,6 @@ type conn struct {
 	cmEnded chan struct{} // the reader of CM events has ended; nil before there is one
 	device  *device
 	domain  *domain
-
-	patience time.Duration // how long connect waits for the answer
 
 	noDevice  bool // there was none on the route, or it went: librdmacm may still hold it open
 	requested bool // the CM request went out: destroying the identifier sends something, too

@@ -40,11 +40,9 @@ func (p *Provider) Dial(ctx context.Context, a verbs.DialAttr) (verbs.Conn, erro
 		return nil, &verbs.OpError{Op: "connect to", Peer: a.Dst.String(), Err: err}
 	}
 	var c *conn
-	err := whileStale(ctx, func() error {
-		return whileUnanswered(ctx, func(patience time.Duration) (requested bool, err error) {
-			c, requested, err = dialOnce(ctx, a, patience)
-			return requested, err
-		})
+	err := whileStale(ctx, func() (err error) {
+		c, err = dialOnce(ctx, a)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -52,20 +50,18 @@ func (p *Provider) Dial(ctx context.Context, a verbs.DialAttr) (verbs.Conn, erro
 	return c, nil
 }
 
-// dialOnce makes one attempt with an identifier and a queue pair of its own, and undoes it if it fails. It tells whether
-// the attempt got as far as a connection request, whose answer it awaits for patience.
-func dialOnce(ctx context.Context, a verbs.DialAttr, patience time.Duration) (_ *conn, requested bool, err error) {
-	c := &conn{peer: a.Dst, events: newEventQueue(), fd: -1, patience: patience}
+// dialOnce makes one attempt with an identifier and a queue pair of its own, and undoes it if it fails.
+func dialOnce(ctx context.Context, a verbs.DialAttr) (*conn, error) {
+	c := &conn{peer: a.Dst, events: newEventQueue(), fd: -1}
 	if c.c = C.blk_conn_new(); c.c == nil {
-		return nil, false, errNoMemory
+		return nil, errNoMemory
 	}
 	if err := c.dial(ctx, a); err != nil {
 		c.noDevice = errors.Is(err, verbs.ErrNoDevice)
-		requested = c.requested
 		_ = c.destroyWithin(cleanUpTime) // the cause says more
-		return nil, requested, err
+		return nil, err
 	}
-	return c, true, nil
+	return c, nil
 }
 
 func (c *conn) dial(ctx context.Context, a verbs.DialAttr) error {
@@ -261,7 +257,7 @@ func (c *conn) connect(ctx context.Context, a verbs.DialAttr) error {
 	if err := c.request(a); err != nil {
 		return &verbs.OpError{Op: "connect to", Peer: c.peer.String(), Err: err}
 	}
-	ev, err := c.awaitEvent(ctx, "connect to", C.RDMA_CM_EVENT_ESTABLISHED, c.patience)
+	ev, err := c.awaitEvent(ctx, "connect to", C.RDMA_CM_EVENT_ESTABLISHED, connectTime)
 	if err != nil && c.portLost.Load() {
 		return portDown(c.peer, c.info)
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"syscall"
 	"time"
-
-	"iserblk/verbs"
 )
 
 // How long Dial waits for a neighbour's address. The kernel asks the neighbour three times, a second apart, and then
@@ -18,16 +16,11 @@ const (
 	askTime  = 100 * time.Millisecond // of one question
 )
 
-// How long Dial waits for the answer to a connection request. The kernel sends a request that was lost, or whose answer
-// was, again after 4.1 s (CMA_CM_RESPONSE_TIMEOUT in drivers/infiniband/core/cma.c) and would go on for 69 s
-// (CMA_MAX_CM_RETRIES); here the first few are given up for a new one instead. The last is for a peer that is slow to
-// answer.
-const (
-	requestTime     = time.Second
-	requestTries    = 3
-	lastRequestTime = 7 * time.Second
-	connectTime     = requestTries*requestTime + lastRequestTime // in all
-)
+// How long Dial waits for the answer to a connection request. The kernel sends one that was lost, or whose answer was, again
+// after 4.1 s (CMA_CM_RESPONSE_TIMEOUT in drivers/infiniband/core/cma.c) and would go on for 69 s (CMA_MAX_CM_RETRIES): this is
+// good for one loss in either direction. It must not be given up for another sooner: tgt is ended by a request
+// that is taken back before it has come to it.
+const connectTime = 10 * time.Second
 
 // whileUnresolved repeats ask, which waits for a neighbour's address for askTime.
 func whileUnresolved(ctx context.Context, ask func() error) error {
@@ -38,18 +31,4 @@ func whileUnresolved(ctx context.Context, ask func() error) error {
 			return err
 		}
 	}
-}
-
-// whileUnanswered repeats attempt, which must use a new identifier each time and tells whether it made a connection
-// request, while that is not answered within the patience that it is given. It returns the last attempt's error.
-func whileUnanswered(ctx context.Context, attempt func(patience time.Duration) (requested bool, err error)) error {
-	for range requestTries {
-		requested, err := attempt(requestTime)
-		again := requested && errors.Is(err, verbs.ErrTimeout) && ctx.Err() == nil
-		if !again {
-			return err
-		}
-	}
-	_, err := attempt(lastRequestTime)
-	return err
 }

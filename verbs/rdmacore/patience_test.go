@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -64,66 +63,5 @@ func TestAnAddressThatCannotBeResolvedIsAskedForOnce(t *testing.T) {
 		if !errors.Is(err, want) || asked != 1 {
 			t.Errorf("asked %d times: %v", asked, err)
 		}
-	}
-}
-
-// lossy is a link that loses everything until a time; answer is what comes then.
-func lossy(until time.Duration, answer error, waits *[]time.Duration) func(time.Duration) (bool, error) {
-	there := time.Now().Add(until)
-	return func(patience time.Duration) (bool, error) {
-		*waits = append(*waits, patience)
-		if !time.Now().Before(there) {
-			return true, answer
-		}
-		time.Sleep(patience)
-		return true, verbs.ErrTimeout
-	}
-}
-
-func TestALostConnectionRequestIsFollowedByAnother(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var waits []time.Duration
-		begin := time.Now()
-		if err := whileUnanswered(t.Context(), lossy(1500*time.Millisecond, nil, &waits)); err != nil {
-			t.Fatal(err)
-		}
-		if took := time.Since(begin); took != 2*requestTime {
-			t.Errorf("after %v", took)
-		}
-	})
-}
-
-func TestAPeerThatIsSlowToAnswerGetsItsTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var waits []time.Duration
-		begin := time.Now()
-		if err := whileUnanswered(t.Context(), lossy(time.Hour, nil, &waits)); !errors.Is(err, verbs.ErrTimeout) {
-			t.Error(err)
-		}
-		if !slices.Equal(waits, []time.Duration{requestTime, requestTime, requestTime, lastRequestTime}) {
-			t.Errorf("waited for %v", waits)
-		}
-		if took := time.Since(begin); took != connectTime {
-			t.Errorf("after %v", took)
-		}
-	})
-}
-
-func TestOnlyARequestWithoutAnAnswerIsFollowedByAnother(t *testing.T) {
-	var waits []time.Duration
-	reject := &verbs.RejectError{Reason: 8}
-	if err := whileUnanswered(t.Context(), lossy(0, reject, &waits)); !errors.Is(err, verbs.ErrRejected) || len(waits) != 1 {
-		t.Errorf("%d requests: %v", len(waits), err)
-	}
-	n := 0
-	err := whileUnanswered(t.Context(), func(time.Duration) (bool, error) { n++; return false, verbs.ErrTimeout })
-	if !errors.Is(err, verbs.ErrTimeout) || n != 1 {
-		t.Errorf("an address that does not resolve: %d attempts: %v", n, err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	n = 0
-	err = whileUnanswered(ctx, func(time.Duration) (bool, error) { n++; cancel(); return true, verbs.ErrTimeout })
-	if err == nil || n != 1 {
-		t.Errorf("nobody waits any more: %d attempts: %v", n, err)
 	}
 }
