@@ -45,6 +45,17 @@ func TestAHostThatIsNotThereTimesOut(t *testing.T) {
 	p.failsWithin(context.Background(), 5*time.Second, p.attr(labAbsent), nil, "resolve address of "+labAbsent.String())
 }
 
+// A host that comes onto the link after the kernel has asked for it three times, and before it gives it up: whoever waits
+// for its address by then would wait in vain.
+func TestAHostThatComesBackIsFoundThoughTheKernelHadStoppedAsking(t *testing.T) {
+	p := newPeer(t)
+	p.failsWithin(context.Background(), 5*time.Second, p.attr(labLate), verbs.ErrTimeout, "resolve address of")
+	run(t, "ip", "-n", "dark", "address", "add", labLate.Addr().String()+"/24", "dev", "x0p")
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	p.failsWithin(ctx, 4*time.Second, p.attr(labLate), verbs.ErrTimeout, "connect to "+labLate.String()) // it has no RDMA
+}
+
 func TestADeadlineEndsTheSearchForAHost(t *testing.T) {
 	p := newPeer(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
@@ -68,7 +79,7 @@ func TestACancelledConnectEndsAtOnce(t *testing.T) {
 
 func TestAConnectThatNobodyAnswersEndsByItself(t *testing.T) {
 	p := newPeer(t)
-	p.failsWithin(context.Background(), connectTime+2*time.Second, p.attr(labDark), verbs.ErrTimeout, "UDP port 4791")
+	p.failsWithin(context.Background(), connectTime+4*time.Second, p.attr(labDark), verbs.ErrTimeout, "UDP port 4791")
 }
 
 func TestANetworkDeviceWithoutRDMAIsNamed(t *testing.T) {

@@ -26,6 +26,7 @@ var (
 	labClosed = netip.MustParseAddrPort("10.0.0.1:9")    // nothing listens
 	labAbsent = netip.MustParseAddrPort("10.0.0.99:9")   // no such host on the link
 	labDark   = netip.MustParseAddrPort("10.9.0.2:3260") // a host without RDMA, over a link with it
+	labLate   = netip.MustParseAddrPort("10.9.0.9:3260") // another, once a test has given it its address
 	labPlain  = netip.MustParseAddrPort("10.8.0.2:3260") // behind plain0, which has no RDMA device
 )
 
