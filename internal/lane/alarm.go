@@ -3,6 +3,8 @@ package lane
 import (
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"iserblk/internal/uring"
 )
 
@@ -32,9 +34,10 @@ func (a *alarm) within(l *Lane, now instant, d time.Duration) {
 	l.SQE().PrepTimeout(&a.ts, a.data)
 }
 
-// rang takes the alarm's completion, or that of an earlier setting.
-func (a *alarm) rang() {
-	if clock() >= a.when {
+// rang takes the completion of the alarm, or of an earlier setting. Any result but ETIME says that the kernel has not taken
+// it: then it must be set again, or a sleep would have no end.
+func (a *alarm) rang(res int32) {
+	if res != -int32(unix.ETIME) || clock() >= a.when {
 		a.when = 0
 	}
 }

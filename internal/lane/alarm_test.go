@@ -3,6 +3,8 @@ package lane
 import (
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // newAlarm is an alarm on a lane that does not run, and how many timeouts it asked for.
@@ -44,14 +46,33 @@ func TestWhatRingsInVainLeavesTheAlarmSet(t *testing.T) {
 	a, l, asked := newAlarm(t)
 	now := clock()
 	a.within(l, now, time.Hour)
-	a.rang() // an earlier setting
+	a.rang(-int32(unix.ETIME)) // an earlier setting
 	if a.within(l, now, time.Hour); asked() != 1 {
 		t.Error("it was set twice")
 	}
 	a.when = now
-	a.rang()
+	a.rang(-int32(unix.ETIME))
 	if a.within(l, now, time.Hour); asked() != 2 {
 		t.Error("it was not set again after it had rung")
+	}
+}
+
+func TestAnAlarmThatTheKernelDidNotTakeIsSetAgain(t *testing.T) {
+	a, l, asked := newAlarm(t)
+	now := clock()
+	a.within(l, now, time.Hour)
+	a.rang(-int32(unix.ENOMEM))
+	if a.within(l, now, time.Hour); asked() != 2 {
+		t.Error("nothing would end the sleep")
+	}
+}
+
+func TestATimerForTheEndOfTimeIsNotDue(t *testing.T) {
+	_, l, _ := newAlarm(t)
+	l.AfterFunc(forever, func() { t.Error("it fired") })
+	now := clock()
+	if l.fire(now); l.untilTimer(now) < 24*time.Hour {
+		t.Errorf("it is due in %v", l.untilTimer(now))
 	}
 }
 

@@ -65,9 +65,9 @@ func (e *ringEngine) reap() int {
 		case !ok:
 			return n
 		case c.UserData == timersData:
-			e.timers.rang()
+			e.timers.rang(c.Res)
 		case c.UserData == napsData:
-			e.naps.rang()
+			e.naps.rang(c.Res)
 		default:
 			e.lane.dispatch(c)
 			n++

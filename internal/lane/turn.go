@@ -29,8 +29,8 @@ func (l *Lane) readMail() int {
 	return len(mail)
 }
 
-// enter ends a turn that began at now and handled n things: it submits what was queued and sleeps in the same system call if there is
-// nothing left to look at, or goes straight on.
+// enter ends a turn that began at now and handled n things: it submits what was queued and sleeps in the same system
+// call if there is nothing left to look at, or goes straight on.
 func (l *Lane) enter(now instant, n int) {
 	switch {
 	case l.engine.ready():

@@ -2,6 +2,7 @@ package rdmacore
 
 import (
 	"context"
+	"iter"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -23,17 +24,27 @@ func Devices(ctx context.Context) ([]verbs.DeviceInfo, error) { return sysClass.
 
 func (s sysfs) devices(ctx context.Context) ([]verbs.DeviceInfo, error) {
 	var out []verbs.DeviceInfo
-	for _, name := range s.list("infiniband") {
-		for _, port := range s.list("infiniband", name, "ports") {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			if n, err := strconv.ParseUint(port, 10, 8); err == nil {
-				out = append(out, s.port(name, int(n), netip.Addr{}))
+	for name, port := range s.ports() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		out = append(out, s.port(name, port, netip.Addr{}))
+	}
+	return out, nil
+}
+
+// ports are the ports of all devices, by name and number.
+func (s sysfs) ports() iter.Seq2[string, int] {
+	return func(yield func(string, int) bool) {
+		for _, name := range s.list("infiniband") {
+			for _, port := range s.list("infiniband", name, "ports") {
+				n, err := strconv.ParseUint(port, 10, 8)
+				if err == nil && !yield(name, int(n)) {
+					return
+				}
 			}
 		}
 	}
-	return out, nil
 }
 
 // downPort finds a port that has addr among its GIDs and is down, unless there is another with addr that is not. While
@@ -49,15 +60,12 @@ func (s sysfs) downPort(addr netip.Addr) (down verbs.DeviceInfo, ok bool) {
 
 // portOf finds a port that has addr among its GIDs and is active or not.
 func (s sysfs) portOf(addr netip.Addr, active bool) (verbs.DeviceInfo, bool) {
-	for _, name := range s.list("infiniband") {
-		for _, port := range s.list("infiniband", name, "ports") {
-			n, err := strconv.ParseUint(port, 10, 8)
-			if err != nil || s.active("infiniband", name, "ports", port) != active {
-				continue
-			}
-			if p := s.port(name, int(n), addr); p.Addr == addr.WithZone("") {
-				return p, true
-			}
+	for name, port := range s.ports() {
+		if s.active(name, port) != active {
+			continue
+		}
+		if p := s.port(name, port, addr); p.Addr == addr.WithZone("") {
+			return p, true
 		}
 	}
 	return verbs.DeviceInfo{}, false
@@ -66,19 +74,16 @@ func (s sysfs) portOf(addr netip.Addr, active bool) (verbs.DeviceInfo, bool) {
 // activePorts lists the ports that are ACTIVE, as "rxe0/1".
 func (s sysfs) activePorts() []string {
 	var out []string
-	for _, name := range s.list("infiniband") {
-		for _, port := range s.list("infiniband", name, "ports") {
-			if s.active("infiniband", name, "ports", port) {
-				out = append(out, name+"/"+port)
-			}
+	for name, port := range s.ports() {
+		if s.active(name, port) {
+			out = append(out, name+"/"+strconv.Itoa(port))
 		}
 	}
 	return out
 }
 
-// active tells whether the port with this directory is.
-func (s sysfs) active(dir ...string) bool {
-	return strings.HasPrefix(s.read(under(dir, "state")...), "4:")
+func (s sysfs) active(name string, port int) bool {
+	return strings.HasPrefix(s.read("infiniband", name, "ports", strconv.Itoa(port), "state"), "4:")
 }
 
 // port describes a port by the GID of an address, or by its first routable GID when it has none of that address.
@@ -87,7 +92,7 @@ func (s sysfs) port(name string, port int, prefer netip.Addr) verbs.DeviceInfo {
 	info := verbs.DeviceInfo{
 		Name: name, Port: uint8(port),
 		LinkLayer: s.read(under(dir, "link_layer")...),
-		Active:    s.active(dir...),
+		Active:    s.active(name, port),
 	}
 	info.Addr, info.NetDev = s.pickGID(dir, prefer)
 	if info.NetDev == "" {
