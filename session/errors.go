@@ -51,6 +51,10 @@ var (
 	ErrHungUp = errors.New("the portal hung up at the first request")
 	// ErrRedirect: the target is elsewhere; a *RedirectError says where.
 	ErrRedirect = errors.New("target moved")
+	// ErrOvertaken: the target calls the first request of the operational stage an error of ours. Most likely it is still
+	// in the stage before: tgt moves on when its answer is acknowledged, and rxe hands a message over before it
+	// acknowledges it. The same login may succeed on another connection.
+	ErrOvertaken = errors.New("login request came too early")
 	// ErrNegotiation: the target insists on something that this initiator does not do.
 	ErrNegotiation = errors.New("negotiation failed")
 
@@ -92,10 +96,12 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // LoginError is a login that the target refused with a status (RFC 7143 11.13.5). It matches ErrAuth,
-// ErrForbidden, ErrTargetNotFound, ErrTargetRemoved, ErrTargetUnavailable or ErrRedirect where one fits.
+// ErrForbidden, ErrTargetNotFound, ErrTargetRemoved, ErrTargetUnavailable, ErrRedirect or ErrOvertaken where one fits.
 type LoginError struct {
 	Class  uint8
 	Detail uint8
+
+	early bool // it answers the first request of the operational stage
 }
 
 // Status is class and detail as pdu names them.
@@ -126,6 +132,8 @@ func (e *LoginError) Is(target error) bool {
 		return s == pdu.LoginTargetRemoved
 	case ErrTargetUnavailable:
 		return s.Retryable()
+	case ErrOvertaken:
+		return s == pdu.LoginInitiatorError && e.early
 	case ErrRedirect:
 		return s.Class() == pdu.LoginClassRedirection
 	}

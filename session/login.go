@@ -16,7 +16,7 @@ const (
 	loginTag pdu.ITT = 1
 	// firstCmdSN is where a session begins to number its commands.
 	firstCmdSN pdu.CmdSN = 1
-	// loginSettle gives tgt the time to notice that its last login response was sent: a command that comes sooner
+	// loginSettle gives tgt the time to notice that the last response of a stage was sent: what comes sooner
 	// makes it close the connection.
 	loginSettle = time.Millisecond
 	// maxEarly is how many PDUs may follow the last login response before the nexus is there to take them.
@@ -27,7 +27,7 @@ const (
 // (RFC 7143 6.3). It blocks until then, until ctx ends or until Params.LoginTimeout is over. A login with the
 // initiator name and ISID of an older session at the same portal group ends that one (session reinstatement).
 //
-// Its errors are *Error; inside are a *LoginError, a *RedirectError, ErrAuth, ErrNegotiation, ErrProtocol,
+// Its errors are *Error; inside are a *LoginError, a *RedirectError, ErrAuth, ErrOvertaken, ErrNegotiation, ErrProtocol,
 // ErrTimeout, or what the datamover says. dm stays the caller's to close when it fails, and becomes the nexus's.
 func Login(ctx context.Context, dm Datamover, p Params) (*Nexus, error) {
 	p = p.withDefaults()
@@ -83,17 +83,16 @@ func (l *login) run(ctx context.Context) (*Nexus, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, l.p.LoginTimeout, ErrTimeout)
 	defer cancel()
-	if err := l.security(ctx); err != nil {
-		return nil, err
-	}
-	if err := l.operational(ctx); err != nil {
-		return nil, err
+	for _, stage := range []func(context.Context) error{l.security, l.operational} {
+		if err := stage(ctx); err != nil {
+			return nil, err
+		}
+		if err := pause(ctx, loginSettle); err != nil {
+			return nil, err
+		}
 	}
 	if l.neg.TSIH = l.last.TSIH(); l.neg.TSIH == 0 && !l.p.Discovery {
 		return nil, fmt.Errorf("%w: login response without a TSIH", ErrProtocol)
-	}
-	if err := pause(ctx, loginSettle); err != nil {
-		return nil, err
 	}
 	return l.nexus(), nil
 }
@@ -225,9 +224,12 @@ func (l *login) operational(ctx context.Context) error {
 		return err
 	}
 	text := operationalKeys(l.p).Append(nil)
-	for range maxLoginSteps {
+	for step := range maxLoginSteps {
 		in, err := l.exchange(ctx, pdu.StageOperational, true, text)
-		if err != nil {
+		switch {
+		case err != nil && step == 0:
+			return early(err)
+		case err != nil:
 			return err
 		}
 		if text, err = l.takeAll(in); err != nil {

@@ -57,3 +57,11 @@ func (l *login) refusal(s pdu.LoginStatus) error {
 	moved := &RedirectError{Address: printable(host), Permanent: s == pdu.LoginMovedPermanently}
 	return fmt.Errorf("%w: %w", refused, moved)
 }
+
+// early marks a refusal of the first request of the operational stage.
+func early(err error) error {
+	if refused := new(LoginError); errors.As(err, &refused) {
+		refused.early = true
+	}
+	return err
+}

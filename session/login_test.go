@@ -210,10 +210,30 @@ func TestRefusedLoginsAreToldApart(t *testing.T) {
 			if !errors.As(err, &e) || e.Status() != c.status || !strings.Contains(err.Error(), c.words) {
 				t.Fatalf("%04x: %v", uint16(c.status), err)
 			}
-			for _, s := range []error{ErrAuth, ErrForbidden, ErrTargetNotFound, ErrTargetRemoved, ErrTargetUnavailable, ErrRedirect} {
+			for _, s := range []error{ErrAuth, ErrForbidden, ErrTargetNotFound, ErrTargetRemoved, ErrTargetUnavailable, ErrRedirect, ErrOvertaken} {
 				if errors.Is(err, s) != (s == c.want) {
 					t.Errorf("%v matches %v", err, s)
 				}
+			}
+		})
+	}
+}
+
+func TestARefusalOfTheSecondStageMayBeForItsHaste(t *testing.T) {
+	for at, want := range map[int]bool{1: false, 2: true, 3: false} { // security, operational, operational
+		loginBed(t, func(t *testing.T, l *loginTarget) {
+			l.tamper = func(step int, f *pdu.LoginResponseFields, text []byte) []byte {
+				switch {
+				case step == at:
+					*f = pdu.LoginResponseFields{ITT: f.ITT, Status: pdu.LoginInitiatorError}
+					return nil
+				case f.CSG == pdu.StageOperational:
+					f.Transit = false // there is more to say
+				}
+				return text
+			}
+			if _, err := Login(t.Context(), l.dm, l.params()); err == nil || errors.Is(err, ErrOvertaken) != want {
+				t.Errorf("request %d refused: %v", at, err)
 			}
 		})
 	}

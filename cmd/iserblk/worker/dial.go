@@ -28,9 +28,8 @@ const (
 	connectTimeout = 10 * time.Second
 	loginTimeout   = 15 * time.Second
 	maxRedirects   = 3
-	// garbledLogins is how often a login is repeated whose answer came without its data: LIO on Linux 7.2 loses it once in
-	// a hundred logins or so.
-	garbledLogins = 3
+	// moreLogins is how often a login is repeated that failed by an accident of the target's (see accident).
+	moreLogins = 3
 	// ackTimeout makes the transport give a dead peer up after about half a second of silence in all.
 	ackTimeout = 67 * time.Millisecond
 	retryCount = 6
@@ -79,7 +78,7 @@ func (d *dialer) login(ctx context.Context, isid pdu.ISID) (*iser.Conn, *session
 		if r.conn == nil {
 			break
 		}
-		c, n, err := d.loginGarbled(ctx, r, isid)
+		c, n, err := d.loginAgain(ctx, r, isid)
 		r.wait()
 		if err == nil {
 			return c, n, nil
@@ -90,16 +89,23 @@ func (d *dialer) login(ctx context.Context, isid pdu.ISID) (*iser.Conn, *session
 	return nil, nil, failed.one()
 }
 
-// loginGarbled repeats a login whose answer came without its data.
-func (d *dialer) loginGarbled(ctx context.Context, r *race, isid pdu.ISID) (*iser.Conn, *session.Nexus, error) {
+// loginAgain repeats a login that failed by accident.
+func (d *dialer) loginAgain(ctx context.Context, r *race, isid pdu.ISID) (*iser.Conn, *session.Nexus, error) {
 	c, n, err := d.loginOver(ctx, r.conn, r.portal, isid, maxRedirects)
-	for range garbledLogins {
-		if !errors.Is(err, iser.ErrDataLength) {
+	for range moreLogins {
+		if !accident(err) {
 			break
 		}
+		d.log.Info("logging in again", "err", err)
 		c, n, err = d.loginAt(ctx, r.portal, isid, maxRedirects)
 	}
 	return c, n, err
+}
+
+// accident tells that the same login, made again, most likely succeeds: its answer came without its data, as one in a
+// hundred of LIO's does on Linux 7.2, or tgt was overtaken.
+func accident(err error) bool {
+	return errors.Is(err, iser.ErrDataLength) || errors.Is(err, session.ErrOvertaken)
 }
 
 func (d *dialer) loginAt(ctx context.Context, portal netip.AddrPort, isid pdu.ISID, redirects int) (*iser.Conn, *session.Nexus, error) {

@@ -66,6 +66,35 @@ func TestALoginThatIsNotAnsweredIsRepeatedOnce(t *testing.T) {
 	}
 }
 
+// overtaken makes a target refuse the next n requests of a login's second stage, as tgt does when they come too early.
+func overtaken(n int32) isertarget.Hooks {
+	var left atomic.Int32
+	left.Store(n)
+	return isertarget.Hooks{Message: func(m isertarget.Message) [][]byte {
+		r := pdu.LoginResponse(m.BHS())
+		if m.Opcode() == pdu.OpLoginResponse && r.CSG() == pdu.StageOperational && left.Add(-1) >= 0 {
+			pdu.LoginResponseFields{
+				ITT: r.ITT(), Status: pdu.LoginInitiatorError, DataLen: m.BHS().DataSegmentLength(),
+			}.Encode(r)
+		}
+		return [][]byte{m.Bytes}
+	}}
+}
+
+func TestALoginThatOvertookTheTargetIsRepeated(t *testing.T) {
+	for times, want := range map[int32]error{1: nil, moreLogins: nil, 1 + moreLogins: session.ErrOvertaken} {
+		d, target := newTestDialer(t, isertarget.Options{}, nil)
+		target.SetHooks(overtaken(times))
+		if err := d.visit(t.Context(), visitNothing); !errors.Is(err, want) {
+			t.Errorf("%d times, log in: %v", times, err)
+		}
+		target.SetHooks(overtaken(times))
+		if _, err := d.targets(t.Context(), testPortal, d.params(pdu.ISID(d.spec.FreshISID()))); !errors.Is(err, want) {
+			t.Errorf("%d times, discover: %v", times, err)
+		}
+	}
+}
+
 // switchable is a provider with one port.
 type switchable struct {
 	verbs.Provider

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"strings"
 
-	"iserblk/iser"
 	"iserblk/session"
 	"iserblk/session/pdu"
 	"iserblk/session/scsi"
@@ -208,7 +207,7 @@ func Discover(ctx context.Context, spec Spec, log *slog.Logger) ([]Portal, error
 
 // targets asks one portal for all it has.
 func (d *dialer) targets(ctx context.Context, portal netip.AddrPort, p session.Params) (found []session.Portal, err error) {
-	for range 1 + garbledLogins {
+	for range 1 + moreLogins {
 		c, cerr := d.connect(ctx, portal, true)
 		if cerr != nil {
 			return nil, cerr
@@ -218,7 +217,7 @@ func (d *dialer) targets(ctx context.Context, portal netip.AddrPort, p session.P
 		if err == nil {
 			return found, nil
 		}
-		if !errors.Is(err, iser.ErrDataLength) {
+		if !accident(err) {
 			break
 		}
 	}
