@@ -70,6 +70,20 @@ func TestWhatCannotBeCleanedUpStaysListed(t *testing.T) {
 	}
 }
 
+func TestAWorkerThatWasKilledJustNowIsListedAsDead(t *testing.T) {
+	for range 5 {
+		l := newLab(t)
+		l.mustAttach("fine", 3)
+		pid := l.list()[0].PID
+		_ = unix.Kill(pid, unix.SIGKILL)
+		if got := l.list()[0].State; got != StateDead {
+			t.Errorf("it is %s", got)
+		}
+		l.wantExit(pid)
+		_ = l.detach("/dev/fake3", true)
+	}
+}
+
 func TestANewAttachReplacesADeadWorker(t *testing.T) {
 	l := newLab(t)
 	l.mustAttach("fine", 0)

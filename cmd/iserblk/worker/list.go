@@ -29,8 +29,10 @@ func (w Worker) Recoverable() (Spec, bool) {
 	return w.record.Spec, w.State == StateDead && slices.ContainsFunc(w.Devices, parked)
 }
 
-// askTimeout is how long a listing waits for one worker.
-const askTimeout = 3 * time.Second
+const (
+	askTimeout = 3 * time.Second // how long a listing waits for one worker
+	askPause   = 20 * time.Millisecond
+)
 
 // List finds every worker, and those that died and left something behind. Files that mean nothing are removed.
 func List(ctx context.Context, d state.Dirs) ([]Worker, error) {
@@ -59,7 +61,10 @@ func look(ctx context.Context, f files) (Worker, bool) {
 	w.Portals = w.record.Portals
 	switch {
 	case f.locked():
-		w.Status = ask(ctx, f, w.record)
+		var gone bool
+		if w.Status, gone = ask(ctx, f, w.record); gone {
+			return look(ctx, f)
+		}
 	case len(w.record.Devices) > 0:
 		w.Status = fromRecord(f, w.record, StateDead)
 	default:
@@ -69,20 +74,31 @@ func look(ctx context.Context, f files) (Worker, bool) {
 	return w, true
 }
 
-// ask asks a worker that is alive, and falls back on its record.
-func ask(ctx context.Context, f files, r Record) Status {
+// ask asks a worker that is alive, and falls back on its record. gone says that it was not: nobody answered, and then
+// nobody had the lock any more. A worker that has just begun or was just killed needs a moment for either.
+func ask(ctx context.Context, f files, r Record) (st Status, gone bool) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	for ctx.Err() == nil {
+		st, err := askOnce(ctx, f)
+		switch {
+		case err == nil:
+			return st, false
+		case !f.locked():
+			return st, true
+		}
+		time.Sleep(askPause)
+	}
+	return fromRecord(f, r, StateSilent), false
+}
+
+func askOnce(ctx context.Context, f files) (Status, error) {
 	c, err := f.client()
 	if err != nil {
-		return fromRecord(f, r, StateSilent)
+		return Status{}, err
 	}
 	defer c.Close()
-	st, err := c.Status(ctx)
-	if err != nil {
-		return fromRecord(f, r, StateSilent)
-	}
-	return st
+	return c.Status(ctx)
 }
 
 func fromRecord(f files, r Record, st string) Status {
