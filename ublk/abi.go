@@ -6,19 +6,21 @@ import "structs"
 
 // Control commands, UBLK_U_CMD_*: _IOR or _IOWR('u', nr, struct ublksrv_ctrl_cmd).
 const (
-	cmdGetDevInfo  = 0x80207502
-	cmdAddDev      = 0xc0207504
-	cmdDelDev      = 0xc0207505
-	cmdStartDev    = 0xc0207506
-	cmdStopDev     = 0xc0207507
-	cmdSetParams   = 0xc0207508
-	cmdGetParams   = 0x80207509
-	cmdGetDevInfo2 = 0x80207512
-	cmdGetFeatures = 0x80207513
-	cmdDelDevAsync = 0x80207514 // Linux 6.9, has no feature bit
-	cmdUpdateSize  = 0xc0207515
-	cmdTryStopDev  = 0xc0207517
-	cmdRegBuf      = 0xc0207518 // Linux 7.1
+	cmdGetDevInfo    = 0x80207502
+	cmdAddDev        = 0xc0207504
+	cmdDelDev        = 0xc0207505
+	cmdStartDev      = 0xc0207506
+	cmdStopDev       = 0xc0207507
+	cmdSetParams     = 0xc0207508
+	cmdGetParams     = 0x80207509
+	cmdStartRecovery = 0xc0207510
+	cmdEndRecovery   = 0xc0207511
+	cmdGetDevInfo2   = 0x80207512
+	cmdGetFeatures   = 0x80207513
+	cmdDelDevAsync   = 0x80207514 // Linux 6.9, has no feature bit
+	cmdUpdateSize    = 0xc0207515
+	cmdTryStopDev    = 0xc0207517
+	cmdRegBuf        = 0xc0207518 // Linux 7.1
 )
 
 // I/O commands, UBLK_U_IO_*: _IOWR('u', nr, struct ublksrv_io_cmd).
@@ -29,6 +31,8 @@ const (
 
 // Features, UBLK_F_*: what GET_FEATURES tells and ADD_DEV asks for.
 const (
+	featUserRecovery   = 1 << 3
+	featReissue        = 1 << 4
 	featIoctlEncode    = 1 << 6
 	featUpdateSize     = 1 << 10
 	featSafeStop       = 1 << 17
@@ -39,8 +43,9 @@ const (
 
 // Device states, UBLK_S_DEV_*.
 const (
-	stateDead = 0
-	stateLive = 1
+	stateDead     = 0
+	stateLive     = 1
+	stateQuiesced = 2 // its server has gone, requests wait
 )
 
 // resOK is the result of a FETCH that brings a request (UBLK_IO_RES_OK). UBLK_IO_RES_ABORT is -ENODEV.

@@ -23,8 +23,11 @@ func (c *Control) Create(ctx context.Context, cfg Config) (*Device, error) {
 	if err := cfg.check(); err != nil {
 		return nil, &Error{Op: "create device", Err: err}
 	}
-	if cfg.Share != nil && c.features&featShmemZC == 0 {
+	switch {
+	case cfg.Share != nil && c.features&featShmemZC == 0:
 		return nil, &Error{Op: "share memory", Err: unix.EOPNOTSUPP, Hint: noSharing}
+	case cfg.Owner != "" && c.features&recoveryFlags != recoveryFlags:
+		return nil, &Error{Op: "create device", Err: unix.EOPNOTSUPP, Hint: "this kernel's ublk cannot hold the requests of a process that died"}
 	}
 	d, err := c.addDevice(cfg)
 	if err != nil {
@@ -48,6 +51,9 @@ func (d *Device) abandon() error {
 func (cfg *Config) check() error {
 	if err := checkLimits(&cfg.Limits); err != nil {
 		return err
+	}
+	if cfg.Owner != "" && cfg.Share != nil {
+		return errors.New("a device that shares memory cannot be recovered")
 	}
 	if n := len(cfg.Queues); n == 0 || n > maxQueues {
 		return fmt.Errorf("%d queues are not from 1 to %d", n, maxQueues)
@@ -86,13 +92,13 @@ func (c *Control) addDevice(cfg Config) (*Device, error) {
 		maxIOBufBytes: cfg.Limits.MaxTransfer,
 		devID:         anyDevice,
 		flags:         c.wantFlags(cfg),
-		ublksrvFlags:  mark(),
+		ublksrvFlags:  markFor(cfg.Owner),
 	}
 	if err := c.add(ctx, info); err != nil {
 		return nil, &Error{Op: "add device", Err: err, Hint: addHint(err)}
 	}
 	d := &Device{
-		control: c, granted: int(info.nrHWQueues), id: info.devID, mark: info.ublksrvFlags, path: fmt.Sprintf("/dev/ublkb%d", info.devID), limits: cfg.Limits,
+		control: c, granted: int(info.nrHWQueues), id: info.devID, mark: info.ublksrvFlags, path: blockPath(info.devID), limits: cfg.Limits,
 		fd: -1, turn: make(chan struct{}, 1), events: events{lost: make(chan struct{})},
 	}
 	d.size.Store(cfg.Limits.Size)
@@ -102,8 +108,7 @@ func (c *Control) addDevice(cfg Config) (*Device, error) {
 	return d, nil
 }
 
-// wantFlags asks for what Stop and Resize can make use of. There are no recovery flags: when this process dies, so does
-// the device.
+// wantFlags asks for what Stop, Resize and Recover can make use of.
 func (c *Control) wantFlags(cfg Config) uint64 {
 	want := uint64(featIoctlEncode | featUpdateSize | featSafeStop)
 	if cfg.NoPartScan {
@@ -111,6 +116,9 @@ func (c *Control) wantFlags(cfg Config) uint64 {
 	}
 	if cfg.Share != nil {
 		want |= featShmemZC
+	}
+	if cfg.Owner != "" {
+		want |= recoveryFlags
 	}
 	return want & c.features
 }
@@ -124,6 +132,8 @@ func compare(info *devInfo, cfg Config) error {
 		return fmt.Errorf("the kernel made the queues %d deep, not %d", info.queueDepth, cfg.Limits.Depth)
 	case info.maxIOBufBytes != cfg.Limits.MaxTransfer:
 		return fmt.Errorf("the kernel made the largest transfer %d, not %d", info.maxIOBufBytes, cfg.Limits.MaxTransfer)
+	case cfg.Owner != "" && info.flags&recoveryFlags != recoveryFlags:
+		return fmt.Errorf("the kernel does not hold requests after all (flags %#x)", info.flags)
 	case cfg.Share != nil && info.flags&featShmemZC == 0:
 		return fmt.Errorf("the kernel does not share memory after all (flags %#x)", info.flags)
 	case info.nrHWQueues == 0 || int(info.nrHWQueues) > len(cfg.Queues):

@@ -34,6 +34,9 @@ type Config struct {
 	// is copied. The memory may be registered with devices of RDMA only afterwards, so that these find the same pages. It has to stay
 	// mapped until the device is gone.
 	Share func(register func(Buffer) error) error
+	// Owner, when it is not "", lets the device outlive this process: its requests, those on the way included, wait for a
+	// Recover by another process of the same owner. It does not go with Share.
+	Owner string
 	// NoPartScan leaves the partition table unread, where the kernel can (Linux 7.0).
 	NoPartScan bool
 }

@@ -28,22 +28,55 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serveForever is a server process of its own, to be killed or measured. ISERBLK_LAB_SERVE is its number of queues.
+// serveForever is a server process of its own, to be killed or measured. ISERBLK_LAB_SERVE is its number of queues,
+// ISERBLK_LAB_DISK a file that has the disk, ISERBLK_LAB_OWNER who may recover it.
 func serveForever() {
-	limits := ramLimits(64 << 20)
+	limits := ramLimits(labDiskSize)
 	queues, _ := strconv.Atoi(os.Getenv("ISERBLK_LAB_SERVE"))
 	spin, _ := time.ParseDuration(os.Getenv("ISERBLK_LAB_SPIN"))
 	nap, _ := time.ParseDuration(os.Getenv("ISERBLK_LAB_NAP"))
 	r, err := newRig(limits, queues, lane.Options{Spin: spin, Nap: nap})
+	if file := os.Getenv("ISERBLK_LAB_DISK"); err == nil && file != "" {
+		err = r.onFile(file)
+	}
 	if err == nil {
-		r.dev, err = r.control.Create(context.Background(), r.config(limits))
+		cfg := r.config(limits)
+		if cfg.Owner = os.Getenv("ISERBLK_LAB_OWNER"); cfg.Owner != "" {
+			for _, q := range r.queues {
+				q.delay = 20 * time.Millisecond // it has something when it dies
+			}
+		}
+		r.dev, err = r.control.Create(context.Background(), cfg)
 	}
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	fmt.Println(r.dev.Path())
+	fmt.Println(r.dev.Path(), r.dev.Cookie())
 	select {}
+}
+
+// server starts a serveForever and says what it serves.
+func server(t *testing.T, env ...string) (kill func(), path, cookie string) {
+	t.Helper()
+	inLab(t)
+	s := exec.Command(os.Args[0])
+	s.Env = append(os.Environ(), env...)
+	pipe, err := s.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill = func() { _ = s.Process.Kill(); _ = s.Wait() }
+	t.Cleanup(kill)
+	line, err := bufio.NewReader(pipe).ReadString('\n')
+	if err != nil {
+		t.Fatal(line, err)
+	}
+	path, cookie, _ = strings.Cut(strings.TrimSpace(line), " ")
+	return kill, path, cookie
 }
 
 func TestSupportedTellsTheTruth(t *testing.T) {
@@ -387,21 +420,7 @@ func TestTryStopSeesAnOpenDevice(t *testing.T) {
 }
 
 func TestAKilledServerLeavesNoDevice(t *testing.T) {
-	inLab(t)
-	server := exec.Command(os.Args[0])
-	server.Env = append(os.Environ(), "ISERBLK_LAB_SERVE=2")
-	pipe, err := server.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(pipe).ReadString('\n')
-	if err != nil {
-		t.Fatal(line, err)
-	}
-	path := strings.TrimSpace(line)
+	kill, path, _ := server(t, "ISERBLK_LAB_SERVE=2")
 	reader := exec.Command("fio", "--name=load", "--allow_file_create=0", "--filename="+path, "--direct=1", "--rw=randread", "--bs=4k", "--iodepth=16",
 		"--ioengine=io_uring", "--size=16M", "--time_based", "--runtime=60", "--minimal")
 	var report bytes.Buffer
@@ -411,8 +430,7 @@ func TestAKilledServerLeavesNoDevice(t *testing.T) {
 	}
 	stat := "/sys/block/" + filepath.Base(path) + "/stat"
 	waitFor(t, "load", func() bool { return readCount(stat) > 200 })
-	_ = server.Process.Kill()
-	_ = server.Wait()
+	kill()
 	ended := make(chan error, 1)
 	go func() { ended <- reader.Wait() }()
 	select {

@@ -109,6 +109,22 @@ func ramLimits(size uint64) block.Limits {
 	}
 }
 
+const labDiskSize = 64 << 20
+
+// onFile puts the disk of labDiskSize into a file, where another process finds it.
+func (r *rig) onFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Truncate(labDiskSize); err != nil {
+		return err
+	}
+	r.disk.mem, err = unix.Mmap(int(f.Fd()), 0, labDiskSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	return err
+}
+
 func anonymous(n int) ([]byte, error) {
 	return unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
 }
