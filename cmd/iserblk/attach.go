@@ -38,7 +38,7 @@ func (p *program) attachCommand() *cli.Command {
 		&cli.StringFlag{Name: flagFrontend, Value: worker.FrontAuto, Usage: "make the device by `WAY`: ublk or nbd (block devices), export (an NBD server), auto (ublk, else nbd)"},
 		&cli.BoolFlag{Name: flagNoModprobe, Usage: "load no kernel module"},
 		&cli.StringFlag{Name: flagShared, Usage: "ublk: read and write in place what clients have in the memory of `FILES`, a list on tmpfs or hugetlbfs"},
-		&cli.DurationFlag{Name: flagDeadTimeout, Value: time.Minute, Usage: "nbd: when the worker dies, let I/O wait for the next one for `TIME`; -1s for ever"},
+		&cli.DurationFlag{Name: flagDeadTimeout, Value: time.Minute, Usage: "when the worker dies, let I/O wait for the next one for `TIME`, or for ever: -1s; ublk knows only that, and fails I/O unless given"},
 		&cli.StringFlag{Name: flagListen, Usage: "export: serve at `ADDRESS`, unix:PATH or tcp:HOST:PORT, instead of at a socket in the run directory"},
 		&cli.StringFlag{Name: flagTLSCert, Usage: "export: the server's certificate and what vouches for it, in `FILE` (PEM)"},
 		&cli.StringFlag{Name: flagTLSKey, Usage: "export: the certificate's key in `FILE` (PEM)"},
@@ -98,6 +98,9 @@ func checkAttachFlags(c *cli.Context) error {
 		return err
 	}
 	if err := checkShared(c); err != nil {
+		return err
+	}
+	if err := checkDeadTimeout(c); err != nil {
 		return err
 	}
 	if q := c.Int(flagQueues); c.IsSet(flagQueues) && (q < 1 || q > worker.MaxQueues()) {

@@ -96,6 +96,20 @@ func pem(c *cli.Context, flag string) (string, error) {
 	return string(text), nil
 }
 
+// checkDeadTimeout refuses to wait for the next worker where that cannot be done.
+func checkDeadTimeout(c *cli.Context) error {
+	if !c.IsSet(flagDeadTimeout) {
+		return nil
+	}
+	switch d := c.Duration(flagDeadTimeout); {
+	case d < 0 && c.IsSet(flagShared):
+		return badInput("--%s: a device whose memory is shared ends with its worker", flagDeadTimeout)
+	case d > 0 && (c.IsSet(flagShared) || c.String(flagFrontend) == worker.FrontUblk):
+		return badInput("--%s %v: with ublk I/O waits for the next worker for ever (-1s) or not at all (0)", flagDeadTimeout, d)
+	}
+	return nil
+}
+
 // deadTimeout is the flag's, at least a second: the kernel counts whole ones and takes none for "do not wait".
 func deadTimeout(c *cli.Context) time.Duration {
 	if d := c.Duration(flagDeadTimeout); d < 0 || d >= time.Second {

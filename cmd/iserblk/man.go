@@ -117,11 +117,12 @@ refuses and goes on; the next signal detaches by force, so that what is still un
 
 # RECOVERY
 
-When a worker dies, **iserblk list** shows its /dev/nbdN as parked: what the kernel had sent to the worker, and what comes
-now, waits for **--dead-timeout**, then it fails. The next worker of the same target takes all of them over, before it does
+When a worker dies, **iserblk list** shows its /dev/nbdN, and those /dev/ublkbN that were attached with **--dead-timeout -1s**,
+as parked: what the kernel had sent to the worker, and what comes now, waits for **--dead-timeout**, then it fails. On a
+/dev/ublkbN it waits until there is a worker or the device is detached. The next worker of the same target takes all of them over, before it does
 anything else: whether **attach** starts it, for any LUN of the target, or **recover**, which does it for every target. It
 logs in as the dead one did, which ends what that one had under way, and checks that the LUN is still the same. Secrets are
-not written down: recover looks for them where attach does. /dev/ublkbN do not outlive their worker.
+not written down: recover looks for them where attach does. Other /dev/ublkbN do not outlive their worker: their I/O fails.
 
 # CREDENTIALS
 

@@ -82,7 +82,7 @@ func (p *program) recoverTarget(ctx context.Context, c *cli.Context, d state.Dir
 	g := p.startProgress("recovering "+w.Target, c.Bool(flagVerbose))
 	devices, err := worker.Attach(ctx, worker.AttachRequest{
 		Dirs: d, Spec: spec, LUNs: []uint64{}, Progress: g.tell,
-		Options: worker.AttachOptions{Frontend: worker.FrontNBD, NoModprobe: true},
+		Options: worker.AttachOptions{NoModprobe: true},
 	})
 	g.end()
 	if err != nil {

@@ -105,6 +105,29 @@ detach() {
 	for device; do "$ISERBLK" detach "$device"; done
 }
 
+# killed HOW...: the worker of device dies under two loads that check what they wrote, and HOW brings the device back.
+killed() {
+	local load fio again waited
+	bin/hammer -time 120s -offset $((32 << 20)) -settle 3s "$device" >/run/lab/hammer & load=$!
+	fio --name=verify --filename="$device" --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bsrange=4k-64k \
+		--size=12M --rate_iops=,150 --verify=crc32c --verify_fatal=1 --do_verify=1 --output-format=json --output=/run/lab/fio & fio=$!
+	sleep 2
+	kill -9 "$(worker_pids)"
+	sleep 1
+	"$ISERBLK" list >/run/lab/list
+	grep -q "^$device .*parked" /run/lab/list || fail "not parked: $(</run/lab/list)"
+	again=$("$@") || fail "$*"
+	expect "the device after: $*" "$again" "$device"
+	sleep 7
+	kill -TERM $load
+	wait $load || fail "hammer: $(</run/lab/hammer)"
+	wait $fio || { cat /run/lab/fio >&2; fail "fio"; }
+	jq -e '[.jobs[] | .error, .total_err] | add == 0' <(sed -n '/^{/,$p' /run/lab/fio) >/dev/null || { cat /run/lab/fio >&2; fail "fio"; }
+	waited=$(jq .longest /run/lab/hammer)
+	((waited >= 1000)) || fail "the longest request took $waited ms: the kill missed"
+	ok "worker killed, back by ${*: -1}: nothing lost, the longest request took $waited ms"
+}
+
 # without PATTERN COMMAND... fails if a line of COMMAND's output matches PATTERN.
 without() {
 	local lines

@@ -38,8 +38,8 @@ type AttachOptions struct {
 	Frontend   string `json:"frontend,omitempty"`   // one of Frontends; "" is FrontAuto
 	ReadOnly   bool   `json:"readOnly,omitempty"`   // the device refuses writes
 	NoModprobe bool   `json:"noModprobe,omitempty"` // no module is loaded
-	// DeadTimeout is how long the kernel holds the requests of a /dev/nbdN whose worker has died; 0 lets the front end
-	// choose, negative is for ever.
+	// DeadTimeout is how long the kernel holds the requests of a device whose worker has died; 0 lets the front end
+	// choose, negative is for ever. A /dev/ublkbN holds them for ever or not at all.
 	DeadTimeout time.Duration `json:"deadTimeout,omitempty"`
 	Export      ExportOptions `json:"export,omitzero"`
 	// Shared are files on tmpfs or hugetlbfs that clients of the device may map for their buffers: what is read or

@@ -85,6 +85,9 @@ func (e *engine) Adopt(ctx context.Context, old Device) (Device, error) {
 	if err != nil {
 		return Device{}, err
 	}
+	if d.unit.Limits().Size > old.Size {
+		d.grow() // it has, while nobody looked
+	}
 	return e.describe(d), nil
 }
 

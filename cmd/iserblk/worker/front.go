@@ -91,7 +91,7 @@ type frontends struct {
 
 func newFrontends(e *engine) frontends {
 	return frontends{opened: map[string]frontend{}, openers: map[string]func(context.Context, AttachOptions) (frontend, error){
-		FrontUblk:   openUblk,
+		FrontUblk:   e.openUblk,
 		FrontNBD:    e.openNBD,
 		FrontExport: e.openExport,
 	}}

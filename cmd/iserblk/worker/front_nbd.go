@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -202,64 +200,4 @@ func exportCounters(x *nbd.Export) Counters {
 	c := countersOf(s.Ops[:], s.Bytes[:])
 	c.Errors, c.InFlight = s.Errors, s.InFlight
 	return c
-}
-
-// Parked says whether the kernel keeps a device, and the requests to it, for the next worker after the one that made it
-// has died (Backend.Parked).
-func Parked(d Device) bool {
-	if d.Frontend != FrontNBD || d.Cookie == "" {
-		return false
-	}
-	index, err := nbdkernel.Index(d.Path)
-	if err != nil {
-		return false
-	}
-	for _, s := range nbdkernel.Held(d.Cookie) {
-		if s.Index == index && s.Cookie == d.Cookie {
-			return true
-		}
-	}
-	return false
-}
-
-// Orphans are the devices of a target that a worker made and nobody heard of: it died before it wrote them down
-// (Backend.Orphans).
-func Orphans(run, target string) []Device {
-	var all []Device
-	for _, s := range nbdkernel.Held(cookiePrefix(run, target)) {
-		all = append(all, Device{Path: fmt.Sprintf("/dev/nbd%d", s.Index), Frontend: FrontNBD, Cookie: s.Cookie})
-	}
-	return all
-}
-
-// releaseNBD has the kernel forget a device of a dead worker.
-func releaseNBD(ctx context.Context, d Device) error {
-	index, err := nbdkernel.Index(d.Path)
-	if err != nil || !Parked(d) {
-		return err
-	}
-	c, err := nbdkernel.Open(ctx, nbdkernel.Options{NoModprobe: true})
-	if err != nil {
-		return err
-	}
-	return c.Release(ctx, index, d.Cookie)
-}
-
-// RemoveDevice takes away what a worker that died left of its devices (Backend.RemoveDevice).
-func RemoveDevice(ctx context.Context, d Device) error {
-	switch d.Frontend {
-	case FrontNBD:
-		return releaseNBD(ctx, d)
-	case FrontExport:
-		removeSocket(d.Path)
-		return nil
-	}
-	return releaseUblk(ctx)
-}
-
-// removeSocket removes the socket that a URI names, if there is one.
-func removeSocket(uri string) {
-	if path := socketOf(uri); path != "" && filepath.IsAbs(path) {
-		_ = os.Remove(path)
-	}
 }

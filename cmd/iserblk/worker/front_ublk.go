@@ -11,14 +11,17 @@ import (
 )
 
 // ublkFrontend makes /dev/ublkbN.
-type ublkFrontend struct{ control *ublk.Control }
+type ublkFrontend struct {
+	control *ublk.Control
+	owner   string // of devices that outlive their worker
+}
 
-func openUblk(ctx context.Context, o AttachOptions) (frontend, error) {
+func (e *engine) openUblk(ctx context.Context, o AttachOptions) (frontend, error) {
 	c, err := ublk.Open(ctx, ublk.Options{NoModprobe: o.NoModprobe})
 	if err != nil {
 		return nil, err
 	}
-	return &ublkFrontend{c}, nil
+	return &ublkFrontend{c, cookiePrefix(e.spec.RunDir, e.spec.Target)}, nil
 }
 
 func (f *ublkFrontend) name() string { return FrontUblk }
@@ -30,6 +33,9 @@ func (f *ublkFrontend) buffers(l *block.Limits, _ int) (n int, size uint32) {
 
 func (f *ublkFrontend) create(ctx context.Context, p plan) (front, error) {
 	cfg := ublk.Config{Limits: p.limits}
+	if p.opts.DeadTimeout < 0 {
+		cfg.Owner = f.owner
+	}
 	for _, q := range p.queues {
 		if q.lane.Ring() == nil {
 			return nil, fmt.Errorf("ublk: %w: the worker of this target started without io_uring", ErrUnsupported)
@@ -45,7 +51,7 @@ func (f *ublkFrontend) create(ctx context.Context, p plan) (front, error) {
 			return p.share(func(b requestBuffer) error { return register(ublk.Buffer{Mem: b.mem, Region: b.region}) })
 		}
 	}
-	d, err := f.control.Create(ctx, cfg)
+	d, err := f.make(ctx, cfg, p.adopt)
 	switch {
 	case p.share != nil && errors.Is(err, errors.ErrUnsupported):
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
@@ -53,6 +59,18 @@ func (f *ublkFrontend) create(ctx context.Context, p plan) (front, error) {
 		return nil, err
 	}
 	return &ublkFront{d}, nil
+}
+
+// make makes a device, or takes over what a dead worker left.
+func (f *ublkFrontend) make(ctx context.Context, cfg ublk.Config, old *Device) (*ublk.Device, error) {
+	if old == nil {
+		return f.control.Create(ctx, cfg)
+	}
+	left, err := leftOf(*old)
+	if err != nil {
+		return nil, err
+	}
+	return f.control.Recover(ctx, left, cfg)
 }
 
 // ublkFront is one /dev/ublkbN.
@@ -64,7 +82,8 @@ func (f *ublkFront) fail(errno syscall.Errno)       { f.dev.Fail(errno) }
 func (f *ublkFront) lost() <-chan struct{}          { return f.dev.Lost() }
 
 func (f *ublkFront) describe(d *Device) {
-	d.Frontend, d.Queues, d.ZeroCopy = FrontUblk, f.dev.Queues(), f.dev.Shares()
+	d.Frontend, d.Queues, d.ZeroCopy, d.Cookie = FrontUblk, f.dev.Queues(), f.dev.Shares(), f.dev.Cookie()
+	d.DeadTimeout = min(d.DeadTimeout, 0) // for ever or not at all
 }
 
 func (f *ublkFront) tryStop(ctx context.Context) error {
@@ -104,14 +123,4 @@ func countersOf(ops, bytes []uint64) Counters {
 		Writes: ops[block.Write], WriteBytes: bytes[block.Write],
 		Flushes: ops[block.Flush], Discards: ops[block.Discard] + ops[block.WriteZeroes],
 	}
-}
-
-// releaseUblk deletes what the kernel keeps of the devices of dead workers. The block devices are gone by themselves.
-func releaseUblk(ctx context.Context) error {
-	c, err := ublk.Open(ctx, ublk.Options{NoModprobe: true})
-	if err != nil {
-		return err
-	}
-	_, err = c.Reap(ctx)
-	return errors.Join(err, c.Close())
 }
