@@ -51,7 +51,8 @@ type Device struct {
 	limits  block.Limits
 	size    atomic.Uint64
 	fail    atomic.Int32
-	fd      int // of /dev/ublkcN, -1 when not open
+	mute    atomic.Bool // requests get no answer
+	fd      int         // of /dev/ublkcN, -1 when not open
 	queues  []*queue
 	maps    [][]byte
 	shared  []Buffer // by the kernel's number of them
@@ -72,6 +73,12 @@ func (d *Device) ID() int { return int(d.id) }
 
 // Queues is how many hardware queues the device has got.
 func (d *Device) Queues() int { return len(d.queues) }
+
+// Size is the device's in bytes as the kernel knows it.
+func (d *Device) Size() uint64 { return d.size.Load() }
+
+// WriteCache says whether the kernel flushes the device.
+func (d *Device) WriteCache() bool { return d.limits.WriteCache }
 
 // Shares says whether there is memory that clients share with this process.
 func (d *Device) Shares() bool { return len(d.shared) > 0 }
@@ -144,7 +151,7 @@ func (d *Device) newQueues(configs []QueueConfig) error {
 		q := &queue{
 			lane: qc.Lane, ring: qc.Lane, unit: qc.Unit, fd: d.fd, id: uint16(i),
 			descs:  unsafe.Slice((*ioDesc)(unsafe.Pointer(&mem[0])), d.limits.Depth),
-			shared: d.shared, limits: &d.limits, size: &d.size, fail: &d.fail, events: &d.events,
+			shared: d.shared, limits: &d.limits, size: &d.size, fail: &d.fail, mute: &d.mute, events: &d.events,
 		}
 		q.init(qc.Buffers)
 		d.queues = append(d.queues, q)

@@ -28,6 +28,7 @@ type queue struct {
 	limits *block.Limits
 	size   *atomic.Uint64 // of the device, in bytes
 	fail   *atomic.Int32  // the errno to answer everything with, 0 for none
+	mute   *atomic.Bool   // nothing is answered, nor passed on
 
 	retired chan struct{} // closed when live has come down to 0
 	events  *events       // of the device
@@ -88,6 +89,9 @@ func (q *queue) release() {
 
 // commit ends tag i's request and asks for the next.
 func (q *queue) commit(i uint16, result int32) {
+	if q.mute.Load() {
+		return
+	}
 	t := &q.tags[i]
 	t.op, t.result = ioCommitAndFetch, result
 	q.send(i)
@@ -114,6 +118,9 @@ func (q *queue) HandleCQE(low uint32, res int32, _ uint32) {
 
 // begin passes tag i's request on.
 func (q *queue) begin(i uint16) {
+	if q.mute.Load() {
+		return
+	}
 	t := &q.tags[i]
 	errno := q.parse(t, q.descs[i])
 	if errno == 0 {

@@ -70,7 +70,7 @@ func testQueue(unit block.Queue) (*queue, *fakeRing) {
 	r := &fakeRing{}
 	q := &queue{
 		ring: r, unit: unit, fd: 3, id: 2, descs: make([]ioDesc, testDepth),
-		limits: &d.limits, size: &d.size, fail: &d.fail, events: &d.events,
+		limits: &d.limits, size: &d.size, fail: &d.fail, mute: &d.mute, events: &d.events,
 		shared: []Buffer{{Mem: make([]byte, testTransfer), Region: 200}, {}, {Mem: make([]byte, 3*testTransfer), Region: 202}},
 	}
 	buffers := make([]Buffer, testDepth)
@@ -374,5 +374,20 @@ func BenchmarkARequestThroughTheQueue(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		q.HandleCQE(2, 0, 0)
+	}
+}
+
+func TestAMuteQueueNeitherServesNorAnswers(t *testing.T) {
+	unit := &fakeUnit{keep: true}
+	q, r := testQueue(unit)
+	q.descs[0] = ioDesc{opFlags: opRead, nrSectors: 8}
+	q.HandleCQE(0, 0, 0)
+	before := len(r.sqes)
+	q.mute.Store(true)
+	unit.got.Sink.Done(unit.got, 0) // the answer that was on its way is not given
+	q.descs[1] = ioDesc{opFlags: opWrite, nrSectors: 8}
+	q.HandleCQE(1, 0, 0)
+	if unit.n != 1 || len(r.sqes) != before {
+		t.Errorf("%d requests passed on, %d commands sent", unit.n, len(r.sqes)-before)
 	}
 }

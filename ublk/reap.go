@@ -27,9 +27,11 @@ func (c *Control) Reap(ctx context.Context) (int, error) {
 	return n, nil
 }
 
+const charClass = "/sys/class/ublk-char"
+
 // devices are the numbers of all that the kernel has, whoever made them.
 func devices() ([]uint32, error) {
-	nodes, err := filepath.Glob("/sys/class/ublk-char/ublkc*")
+	nodes, err := filepath.Glob(charClass + "/ublkc*")
 	if err != nil {
 		return nil, &Error{Op: "list devices", Err: err}
 	}

@@ -72,23 +72,36 @@ func (c *Control) left(ctx context.Context, l Left) (*devInfo, error) {
 	return info, err
 }
 
-// errServed is why a device cannot be recovered that has, or seems to have, a process that serves it.
-var errServed = errors.New("another process serves it")
+// ErrServed: a device cannot be recovered while a process serves it, or has not quite ended.
+var ErrServed = errors.New("another process serves it")
+
+// ErrBegun: a device could not be recovered and will be neither served nor given back before this process ends. Its
+// buffers stay in use until then.
+var ErrBegun = errors.New("the next try takes another process: end this one")
+
+// Exists says whether the kernel has a device of this number. It asks no driver.
+func (l Left) Exists() bool {
+	_, err := os.Stat(charClass)
+	if err == nil {
+		_, err = os.Stat(fmt.Sprintf("%s/ublkc%d", charClass, l.ID))
+	}
+	return !errors.Is(err, os.ErrNotExist)
+}
 
 // Held says whether the kernel holds the requests of a device back since its process has died. Of one that has just died
-// it waits for the kernel to notice: the caller has to know that it did.
+// it waits for the kernel to notice, up to recoverPatience: ErrServed.
 func (c *Control) Held(ctx context.Context, l Left) (bool, error) {
 	var info *devInfo
-	err := retryWhile(ctx, errServed, func() (err error) {
+	err := retryWhile(ctx, ErrServed, func() (err error) {
 		if info, err = c.left(ctx, l); err == nil && info.state == stateLive {
-			return errServed
+			return ErrServed
 		}
 		return err
 	})
 	switch {
 	case err == nil:
 		return info.state == stateQuiesced, nil
-	case errors.Is(err, errServed), isGone(err):
+	case isGone(err):
 		return false, nil
 	}
 	return false, &Error{Op: "look at", Dev: l.Path(), Err: err}
@@ -107,8 +120,8 @@ func retryWhile(ctx context.Context, again error, f func() error) error {
 }
 
 // Recover takes a device over that Held says is waiting. Its size, its number of queues and the largest transfer stay what
-// they were, and cfg has to have room for that. When it fails the device goes on waiting: for the end of this process,
-// should that have begun to serve it.
+// they were, and cfg has to have room for that. When it fails the device goes on waiting; after ErrBegun for the end of this
+// process, and cfg's lanes and buffers must stay until then.
 func (c *Control) Recover(ctx context.Context, l Left, cfg Config) (*Device, error) {
 	d := &Device{
 		control: c, id: uint32(l.ID), path: l.Path(), limits: cfg.Limits,
@@ -122,7 +135,7 @@ func (c *Control) Recover(ctx context.Context, l Left, cfg Config) (*Device, err
 		err = d.takeOver(ctx, cfg)
 	}
 	if err != nil {
-		return nil, d.wrap("recover", err)
+		return nil, &Error{Op: "recover", Dev: d.path, Err: err, Hint: d.startHint(err)}
 	}
 	return d, nil
 }
@@ -141,7 +154,7 @@ func (d *Device) learn(ctx context.Context, l Left, cfg Config) error {
 		return err
 	}
 	d.mark, d.granted = info.ublksrvFlags, int(info.nrHWQueues)
-	d.limits.MaxTransfer = info.maxIOBufBytes
+	d.limits.MaxTransfer, d.limits.WriteCache = info.maxIOBufBytes, p.basic.attrs&attrVolatileCache != 0
 	d.size.Store(p.basic.devSectors << sectorShift)
 	return d.nodeReady(ctx)
 }
@@ -168,7 +181,7 @@ func fits(info *devInfo, p *params, cfg *Config) error {
 func (d *Device) takeOver(ctx context.Context, cfg Config) error {
 	err := retryWhile(ctx, unix.EBUSY, func() error { return d.control.simple(ctx, cmdStartRecovery, d.id, 0) })
 	if errors.Is(err, unix.EBUSY) {
-		return errServed
+		return ErrServed
 	}
 	if err != nil {
 		return err
@@ -179,6 +192,15 @@ func (d *Device) takeOver(ctx context.Context, cfg Config) error {
 	if err := d.newQueues(cfg.Queues[:d.granted]); err != nil {
 		return errors.Join(err, d.letGo(ctx))
 	}
+	if err := d.serve(ctx); err != nil {
+		d.mute.Store(true) // what the kernel has sent already is for the next process
+		return fmt.Errorf("%w; %w", err, ErrBegun)
+	}
+	return nil
+}
+
+// serve fetches, from where on requests may come, and ends the recovery.
+func (d *Device) serve(ctx context.Context) error {
 	if err := d.fetch(ctx); err != nil {
 		return fmt.Errorf("fetch: %w", err)
 	}
@@ -186,7 +208,8 @@ func (d *Device) takeOver(ctx context.Context, cfg Config) error {
 	return d.started(ctx)
 }
 
-// Discard ends a device with an owner whose process has died. What waits for it fails. One that is gone is no error.
+// Discard ends a device with an owner whose process has died. What waits for it fails. One that is gone is no error; one
+// that is served is ErrServed.
 func (c *Control) Discard(ctx context.Context, l Left) error {
 	if _, err := c.Held(ctx, l); err != nil {
 		return err

@@ -16,8 +16,8 @@ const insist = time.Second
 // kernelENOTSUPP is what old kernels answer to commands they do not know; user space has no name for it.
 const kernelENOTSUPP = unix.Errno(524)
 
-// Stop takes the device down: the kernel writes back what it holds, waits for the requests in flight, ends every tag,
-// and the device goes away. The queues keep serving meanwhile, so a remote that answers no more must be dealt with
+// Stop takes the device down: the kernel writes back what it holds (not of a device with an owner: it fails that), waits for
+// the requests in flight, ends every tag, and the device goes away. The queues keep serving meanwhile, so a remote that answers no more must be dealt with
 // first (Fail, and failing what is in flight). When ctx ends before the device is gone, Stop may be called again to wait on.
 func (d *Device) Stop(ctx context.Context) error {
 	if err := d.lock(ctx); err != nil {
@@ -54,7 +54,7 @@ func (d *Device) kernelTryStop(ctx context.Context) error {
 
 // exclusiveStop claims the device so that nobody can mount it in between.
 func (d *Device) exclusiveStop(ctx context.Context) error {
-	fd, err := openExclusive(ctx, d.path)
+	fd, err := openExclusive(ctx, d.path, d.Cookie() != "")
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		return ErrBusy
@@ -70,8 +70,9 @@ func (d *Device) exclusiveStop(ctx context.Context) error {
 	return d.takeDown(ctx)
 }
 
-// openExclusive opens the device for oneself alone. The open may have to read from the device, so ctx bounds it.
-func openExclusive(ctx context.Context, path string) (int, error) {
+// openExclusive opens the device for oneself alone, and if asked to has written back what the kernel holds of it. That may
+// take I/O, so ctx bounds it.
+func openExclusive(ctx context.Context, path string, sync bool) (int, error) {
 	type result struct {
 		fd  int
 		err error
@@ -79,6 +80,11 @@ func openExclusive(ctx context.Context, path string) (int, error) {
 	opened := make(chan result)
 	go func() {
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+		if err == nil && sync {
+			if err = unix.Fsync(fd); err != nil {
+				unix.Close(fd)
+			}
+		}
 		select {
 		case opened <- result{fd, err}:
 		case <-ctx.Done():

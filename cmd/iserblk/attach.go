@@ -136,19 +136,24 @@ func (p *program) attachByWorker(c *cli.Context, u targetURL, d state.Dirs, luns
 	if joined {
 		p.noteJoining(c)
 	}
+	p.noteDeadTimeout(c, devices)
 	p.printPaths(devices)
 	return nil
 }
 
 func (p *program) attachHere(c *cli.Context, u targetURL, d state.Dirs, luns []uint64) error {
 	notes := p.isolate(d, namedPaths(c)...)
+	ready := func(devices []worker.Device) {
+		p.noteDeadTimeout(c, devices)
+		p.printPaths(devices)
+	}
 	spec, opts, err := p.attachSpec(c.Context, c, u, d)
 	if err != nil {
 		return err
 	}
 	return worker.Foreground(c.Context, worker.ForegroundOptions{
 		Backend: p.backend, Dirs: d, Spec: spec, LUNs: luns, Attach: opts, Log: p.stderr, Notes: notes,
-		Timeout: c.Duration(flagTimeout), Ready: p.printPaths,
+		Timeout: c.Duration(flagTimeout), Ready: ready,
 	})
 }
 

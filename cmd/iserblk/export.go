@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -102,12 +103,27 @@ func checkDeadTimeout(c *cli.Context) error {
 		return nil
 	}
 	switch d := c.Duration(flagDeadTimeout); {
+	case c.String(flagFrontend) == worker.FrontExport:
+		return badInput("--%s: an export has no I/O that waits, its clients connect again", flagDeadTimeout)
 	case d < 0 && c.IsSet(flagShared):
 		return badInput("--%s: a device whose memory is shared ends with its worker", flagDeadTimeout)
 	case d > 0 && (c.IsSet(flagShared) || c.String(flagFrontend) == worker.FrontUblk):
 		return badInput("--%s %v: with ublk I/O waits for the next worker for ever (-1s) or not at all (0)", flagDeadTimeout, d)
 	}
 	return nil
+}
+
+// noteDeadTimeout says that a time was given to a device that knows none.
+func (p *program) noteDeadTimeout(c *cli.Context, devices []worker.Device) {
+	if !c.IsSet(flagDeadTimeout) || c.Duration(flagDeadTimeout) <= 0 {
+		return
+	}
+	for _, d := range devices {
+		if d.Frontend == worker.FrontUblk {
+			p.note(fmt.Sprintf("%s dies with its worker: with ublk I/O waits for the next one for ever (--%s -1s) or not at all",
+				d.Path, flagDeadTimeout))
+		}
+	}
 }
 
 // deadTimeout is the flag's, at least a second: the kernel counts whole ones and takes none for "do not wait".

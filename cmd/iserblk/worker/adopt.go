@@ -16,8 +16,8 @@ func (s *server) clearOld() {
 	old, _ := readRecord(s.files) // mostly there is none
 	ctx, cancel := context.WithTimeout(context.Background(), forceTimeout)
 	defer cancel()
-	for _, d := range append(old.Devices, s.orphans(old.Devices)...) {
-		if d.LUN != orphanLUN && s.backend.Parked != nil && s.backend.Parked(d) {
+	for _, d := range append(old.Devices, s.orphans(ctx, old.Devices)...) {
+		if d.LUN != orphanLUN && s.backend.parked(ctx, d) {
 			d.State = StateParked
 			s.parked = append(s.parked, d)
 			continue
@@ -30,15 +30,25 @@ func (s *server) clearOld() {
 	}
 }
 
+// parked says whether a device waits for the next worker. Where that cannot be told it may: then nothing is taken away, and
+// its record stays.
+func (b Backend) parked(ctx context.Context, d Device) bool {
+	if b.Parked == nil {
+		return false
+	}
+	parked, err := b.Parked(ctx, d)
+	return parked || err != nil
+}
+
 // orphanLUN marks a device of which only the kernel knows.
 const orphanLUN = ^uint64(0)
 
 // orphans are the devices that no record names.
-func (s *server) orphans(known []Device) []Device {
+func (s *server) orphans(ctx context.Context, known []Device) []Device {
 	if s.backend.Orphans == nil {
 		return nil
 	}
-	found := s.backend.Orphans(s.dirs.Run, s.spec.Target)
+	found := s.backend.Orphans(ctx, s.dirs.Run, s.spec.Target)
 	found = slices.DeleteFunc(found, func(d Device) bool {
 		return slices.ContainsFunc(known, func(k Device) bool { return k.Cookie == d.Cookie })
 	})
@@ -48,13 +58,22 @@ func (s *server) orphans(known []Device) []Device {
 	return found
 }
 
-// removeOrphans is for whoever has seen the worker of a target die before it wrote down what it had made.
+// removeOrphans is for whoever has seen that the worker of a target died, before it wrote down all that it had made perhaps.
+// If there is another by now, that one sees to it.
 func removeOrphans(ctx context.Context, f files) error {
+	lock, err := f.acquire()
+	if errors.Is(err, errLocked) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forceTimeout)
 	defer cancel()
 	var errs []error
 	known, _ := readRecord(f)
-	for _, d := range Orphans(f.dir, f.target) {
+	for _, d := range Orphans(ctx, f.dir, f.target) {
 		if !slices.ContainsFunc(known.Devices, func(k Device) bool { return k.Cookie == d.Cookie }) {
 			errs = append(errs, RemoveDevice(ctx, d))
 		}
@@ -67,6 +86,9 @@ func removeOrphans(ctx context.Context, f files) error {
 func (s *server) inherit(old Spec) {
 	s.spec.InitiatorName, s.spec.Seed = old.InitiatorName, old.Seed
 	s.spec.Queues, s.spec.Depth = old.Queues, old.Depth
+	for _, d := range s.parked {
+		s.spec.Queues = max(s.spec.Queues, d.Queues)
+	}
 	s.record.Initiator, s.record.Spec = s.spec.InitiatorName, s.spec.withoutSecrets()
 }
 

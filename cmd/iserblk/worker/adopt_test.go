@@ -117,8 +117,8 @@ func TestADeviceWhoseLUNIsAnotherNowStaysParked(t *testing.T) {
 		t.Errorf("attach: %v", err)
 	}
 	l.wantDevices("/dev/fake0 /dev/fake1")
-	if w := l.list()[0]; w.State != StateDead {
-		t.Errorf("the worker is %s", w.State)
+	if w := l.list()[0]; w.State != StateDead || w.record.Spec.Queues != 1 {
+		t.Errorf("the worker is %s, its successor gets %d queues", w.State, w.record.Spec.Queues)
 	}
 	if err := l.detach("/dev/fake0", false); err != nil {
 		t.Error(err)
@@ -128,6 +128,24 @@ func TestADeviceWhoseLUNIsAnotherNowStaysParked(t *testing.T) {
 		t.Error(err)
 	}
 	l.wantNothing()
+}
+
+func TestADeviceOfWhichNobodyCanTellIsKept(t *testing.T) {
+	l := newLab(t)
+	if _, err := l.attachBy(FrontUblk, "another-unit", []uint64{0}); err != nil {
+		t.Fatal(err)
+	}
+	pid := l.list()[0].PID
+	_ = unix.Kill(pid, unix.SIGKILL)
+	l.wantExit(pid)
+	if _, err := l.attachBy("", "another-unit", []uint64{2}); err != nil {
+		t.Fatal(err)
+	}
+	l.wantDevices("/dev/fake0 /dev/fake2")
+	if err := l.detach("/dev/fake0", true); err != nil {
+		t.Error(err)
+	}
+	l.wantDevices("/dev/fake2")
 }
 
 func TestALivingWorkerGivesUpWhatItCouldNotTakeOver(t *testing.T) {

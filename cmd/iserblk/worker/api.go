@@ -88,11 +88,12 @@ type Backend struct {
 	LUNs func(ctx context.Context, spec Spec, log *slog.Logger) ([]LUN, error)
 	// RemoveDevice takes away what a worker that died left of a device. No device at all is not an error.
 	RemoveDevice func(ctx context.Context, d Device) error
-	// Parked says whether a device of a worker that died can be adopted by the next one. nil: there are none such.
-	Parked func(d Device) bool
+	// Parked says whether a device of a worker that died can be adopted by the next one, or that this cannot be told. nil:
+	// there are none such.
+	Parked func(ctx context.Context, d Device) (bool, error)
 	// Orphans are what workers of a target that died in the middle of an attach have left and nobody knows of. nil:
 	// nothing.
-	Orphans func(run, target string) []Device
+	Orphans func(ctx context.Context, run, target string) []Device
 	// ChooseProvider says which provider of RDMA the name would give for a way to dst, and why.
 	ChooseProvider func(name string, src, dst netip.Addr) (provider, why string, err error)
 	// Devices lists the RDMA devices that the provider of this name sees; "" is the default one.

@@ -70,6 +70,9 @@ func (e *engine) Adopt(ctx context.Context, old Device) (Device, error) {
 	if err != nil {
 		return Device{}, err
 	}
+	if err := e.begun[old.LUN]; err != nil {
+		return Device{}, err
+	}
 	e.log.Info("taking over", "device", old.Path, "lun", old.LUN)
 	if _, known := e.past.fenced[old.LUN]; !known {
 		e.bereft(old.LUN) // whoever left it did not log out, whatever is written down
@@ -82,6 +85,9 @@ func (e *engine) Adopt(ctx context.Context, old Device) (Device, error) {
 		return Device{}, err
 	}
 	d, err := e.add(ctx, found[0], making{frontend: fe, opts: o, adopt: &old})
+	if errors.Is(err, errBegun) {
+		e.begun[old.LUN] = err
+	}
 	if err != nil {
 		return Device{}, err
 	}
@@ -90,6 +96,10 @@ func (e *engine) Adopt(ctx context.Context, old Device) (Device, error) {
 	}
 	return e.describe(d), nil
 }
+
+// errBegun: a device was taken over half way and can go no further before this process ends. Until then the kernel may use
+// its memory.
+var errBegun = errors.New("half taken over")
 
 // sameAsBefore proves that what answers now is what the device was made of. It may have grown.
 func sameAsBefore(lu session.LogicalUnit, old Device) error {
@@ -150,7 +160,7 @@ func (e *engine) add(ctx context.Context, lu session.LogicalUnit, m making) (_ *
 	number, _ := lu.LUN.Int()
 	d := &device{lun: uint64(number), opts: m.opts, grown: make(chan struct{}, 1), unit: multipath.NewUnit(lu, maxTransfer, uint16(e.spec.Depth))}
 	defer func() {
-		if err != nil {
+		if err != nil && !errors.Is(err, errBegun) {
 			d.unit.Fail()
 			e.drop(context.WithoutCancel(ctx), d)
 		}
@@ -188,8 +198,8 @@ func (e *engine) admit(ctx context.Context, d *device, queues []queuePlan) error
 }
 
 // create has the front end make the device. When ctx ends first the unit fails, so that what the kernel has asked of it
-// already does not hold up the end; a device that was taken over is never failed so, since requests of another life
-// wait for it.
+// already does not hold up the end; a device that is taken over is not failed so, since requests of another life wait for
+// it.
 func (e *engine) create(ctx context.Context, d *device, m making, queues []queuePlan) (err error) {
 	p := plan{
 		target: e.spec.Target, lun: d.lun, limits: d.unit.Limits(), queues: queues, opts: m.opts, adopt: m.adopt,

@@ -3,8 +3,10 @@ package worker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,6 +83,36 @@ func TestAWorkerThatWasKilledJustNowIsListedAsDead(t *testing.T) {
 		}
 		l.wantExit(pid)
 		_ = l.detach("/dev/fake3", true)
+	}
+}
+
+func TestAWorkerThatSpeaksAnotherVersionIsNotAskedAgain(t *testing.T) {
+	l := newLab(t)
+	f := files{l.dirs.Run, fakePrefix + "fine"}
+	lock, err := f.acquire()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	ln, err := f.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	var asked atomic.Int32
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			asked.Add(1)
+			_ = newWire(conn).send(failure(errors.New("another version")))
+		}
+	}()
+	st, gone := ask(t.Context(), f, Record{})
+	if st.State != StateSilent || gone || asked.Load() != 1 {
+		t.Errorf("%s, gone: %v, asked %d times", st.State, gone, asked.Load())
 	}
 }
 

@@ -40,6 +40,7 @@ type engine struct {
 
 	mu      sync.Mutex // held over attach and detach
 	past    past
+	begun   map[uint64]error // by LUN, why devices cannot be taken over any more
 	devices map[uint64]*device
 	view    sync.RWMutex // guards devices' map for Status
 }
@@ -54,7 +55,7 @@ type serving struct {
 // NewEngine logs in to spec's target by the first portal that answers, once a queue. first is how the first devices are
 // to be made: that they cannot be is found out before anybody is asked.
 func NewEngine(ctx context.Context, spec Spec, first AttachOptions, log *slog.Logger) (Engine, error) {
-	e := &engine{spec: withDefaults(spec), log: log, devices: map[uint64]*device{}, started: time.Now()}
+	e := &engine{spec: withDefaults(spec), log: log, devices: map[uint64]*device{}, begun: map[uint64]error{}, started: time.Now()}
 	e.fronts = newFrontends(e)
 	if err := e.open(ctx, first); err != nil {
 		e.teardown()

@@ -51,6 +51,7 @@ type fakeEngine struct {
 
 	mu      sync.Mutex
 	devices map[uint64]Device
+	closed  bool
 }
 
 const fakePrefix = "iqn.2026-11.local.test:"
@@ -108,7 +109,12 @@ func (e *fakeEngine) Attach(_ context.Context, luns []uint64, o AttachOptions) (
 }
 
 // fakeParked: a device of front end "nbd" outlives its worker.
-func fakeParked(d Device) bool { return d.Frontend == FrontNBD }
+func fakeParked(_ context.Context, d Device) (bool, error) {
+	if d.Frontend == FrontUblk {
+		return false, errors.New("nobody can tell")
+	}
+	return d.Frontend == FrontNBD, nil
+}
 
 func (e *fakeEngine) Adopt(_ context.Context, d Device) (Device, error) {
 	e.mu.Lock()
@@ -146,6 +152,9 @@ func (e *fakeEngine) Status(context.Context) Status {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	st := Status{Target: e.spec.Target, Initiator: e.spec.InitiatorName, Queues: 1}
+	if e.closed {
+		st.Queues = 0
+	}
 	for lun := range uint64(4) {
 		if d, ok := e.devices[lun]; ok {
 			st.Devices = append(st.Devices, d)
@@ -161,6 +170,7 @@ func (e *fakeEngine) Close(_ context.Context, force bool) error {
 		return fmt.Errorf("/dev/fake0: %w", ErrBusy)
 	}
 	clear(e.devices)
+	e.closed = true
 	return nil
 }
 

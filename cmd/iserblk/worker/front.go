@@ -30,7 +30,8 @@ type frontend interface {
 	// buffers is how many requests one of a device's queues may have at work, each in a buffer of its own, and the
 	// buffers' size in bytes.
 	buffers(l *block.Limits, queues int) (n int, size uint32)
-	// create makes a device and returns when it can be used. When it fails nothing is left behind.
+	// create makes a device and returns when it can be used. When it fails nothing is left behind; a device that was to be
+	// taken over goes on waiting, and after errBegun the plan's queues and buffers stay in use.
 	create(ctx context.Context, p plan) (front, error)
 	// close frees what the front end has besides its devices, which must be gone.
 	close()

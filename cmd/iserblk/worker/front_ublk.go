@@ -70,7 +70,11 @@ func (f *ublkFrontend) make(ctx context.Context, cfg ublk.Config, old *Device) (
 	if err != nil {
 		return nil, err
 	}
-	return f.control.Recover(ctx, left, cfg)
+	d, err := f.control.Recover(ctx, left, cfg)
+	if errors.Is(err, ublk.ErrBegun) {
+		err = fmt.Errorf("%w: %w", errBegun, err)
+	}
+	return d, err
 }
 
 // ublkFront is one /dev/ublkbN.
@@ -82,6 +86,7 @@ func (f *ublkFront) fail(errno syscall.Errno)       { f.dev.Fail(errno) }
 func (f *ublkFront) lost() <-chan struct{}          { return f.dev.Lost() }
 
 func (f *ublkFront) describe(d *Device) {
+	d.Size, d.WriteCache = f.dev.Size(), f.dev.WriteCache()
 	d.Frontend, d.Queues, d.ZeroCopy, d.Cookie = FrontUblk, f.dev.Queues(), f.dev.Shares(), f.dev.Cookie()
 	d.DeadTimeout = min(d.DeadTimeout, 0) // for ever or not at all
 }

@@ -2,7 +2,9 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -57,7 +59,8 @@ func List(ctx context.Context, d state.Dirs) ([]Worker, error) {
 
 func look(ctx context.Context, f files) (Worker, bool) {
 	w := Worker{files: f}
-	w.record, _ = readRecord(f) // without one there is the lock to go by
+	var err error
+	w.record, err = readRecord(f) // without one there is the lock to go by
 	w.Portals = w.record.Portals
 	switch {
 	case f.locked():
@@ -66,8 +69,11 @@ func look(ctx context.Context, f files) (Worker, bool) {
 			return look(ctx, f)
 		}
 	case len(w.record.Devices) > 0:
-		w.Status = fromRecord(f, w.record, StateDead)
+		w.Status = fromRecord(ctx, f, w.record, StateDead)
 	default:
+		if err == nil || errors.Is(err, fs.ErrNotExist) { // it died in its first attach
+			_ = removeOrphans(ctx, f)
+		}
 		f.bury()
 		return w, false
 	}
@@ -84,31 +90,34 @@ func ask(ctx context.Context, f files, r Record) (st Status, gone bool) {
 		switch {
 		case err == nil:
 			return st, false
+		case !errors.Is(err, errGone):
+			return fromRecord(ctx, f, r, StateSilent), false
 		case !f.locked():
 			return st, true
 		}
 		time.Sleep(askPause)
 	}
-	return fromRecord(f, r, StateSilent), false
+	return fromRecord(ctx, f, r, StateSilent), false
 }
 
+// askOnce fails with errGone when nobody is there.
 func askOnce(ctx context.Context, f files) (Status, error) {
 	c, err := f.client()
 	if err != nil {
-		return Status{}, err
+		return Status{}, fmt.Errorf("%w: %w", errGone, err)
 	}
 	defer c.Close()
 	return c.Status(ctx)
 }
 
-func fromRecord(f files, r Record, st string) Status {
+func fromRecord(ctx context.Context, f files, r Record, st string) Status {
 	s := Status{
 		State: st, Target: f.target, Initiator: r.Initiator, PID: r.PID, Started: r.Started, Foreground: r.Foreground,
 		Devices: r.Devices,
 	}
 	for i := range s.Devices {
 		s.Devices[i].State = st
-		if st == StateDead && Parked(s.Devices[i]) {
+		if st == StateDead && (Backend{Parked: Parked}).parked(ctx, s.Devices[i]) {
 			s.Devices[i].State = StateParked
 		}
 	}

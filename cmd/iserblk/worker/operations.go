@@ -22,11 +22,9 @@ const (
 // take waits for the token. The context it returns also ends when a forced operation wants the token; release gives
 // the token back.
 func (s *server) take(ctx context.Context) (context.Context, func(), error) {
-	s.mu.Lock()
-	s.waiting++
-	s.mu.Unlock()
+	s.count(1)
 	if err := s.takeToken(ctx); err != nil {
-		s.doneWaiting()
+		s.count(-1)
 		return nil, nil, err
 	}
 	op, cancel := context.WithCancelCause(ctx)
@@ -34,15 +32,20 @@ func (s *server) take(ctx context.Context) (context.Context, func(), error) {
 	return op, func() {
 		cancel(nil)
 		s.setCancel(nil)
-		s.doneWaiting()
-		s.op <- struct{}{}
+		s.giveToken()
 	}, nil
 }
 
-func (s *server) doneWaiting() {
+// count adds n to those who have the token or want it.
+func (s *server) count(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waiting--
+	s.waiting += n
+}
+
+func (s *server) giveToken() {
+	s.count(-1)
+	s.op <- struct{}{}
 }
 
 func (s *server) takeToken(ctx context.Context) error {
@@ -279,13 +282,14 @@ func (s *server) leave(err error) {
 	}
 }
 
-// leaveIfUnused ends a server whose first client went without attaching anything.
+// leaveIfUnused ends a server whose first client went without attaching anything. It does not count before it has the token:
+// a detach that could leave need not stay for it.
 func (s *server) leaveIfUnused(ctx context.Context) {
-	_, release, err := s.take(ctx)
-	if err != nil {
+	if s.takeToken(ctx) != nil {
 		return
 	}
-	defer release()
+	s.count(1)
+	defer s.giveToken()
 	if s.retire() {
 		s.leave(nil)
 	}

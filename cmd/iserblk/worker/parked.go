@@ -17,16 +17,16 @@ import (
 
 // Parked says whether the kernel keeps a device, and the requests to it, for the next worker after the one that made it
 // has died (Backend.Parked).
-func Parked(d Device) bool {
+func Parked(ctx context.Context, d Device) (bool, error) {
 	switch {
 	case d.Cookie == "":
-		return false
+		return false, nil
 	case d.Frontend == FrontNBD:
-		return parkedNBD(d)
+		return parkedNBD(d), nil
 	case d.Frontend == FrontUblk:
-		return parkedUblk(d)
+		return parkedUblk(ctx, d)
 	}
-	return false
+	return false, nil
 }
 
 func parkedNBD(d Device) bool {
@@ -42,26 +42,25 @@ func parkedNBD(d Device) bool {
 	return false
 }
 
-func parkedUblk(d Device) bool {
-	held := false
-	err := withLeft(context.Background(), d, func(ctx context.Context, c *ublk.Control, l ublk.Left) (err error) {
+func parkedUblk(ctx context.Context, d Device) (held bool, err error) {
+	err = withLeft(ctx, d, func(c *ublk.Control, l ublk.Left) (err error) {
 		held, err = c.Held(ctx, l)
 		return err
 	})
-	return held && err == nil
+	return held, err
 }
 
-// withLeft has f look after a ublk device of a worker that died.
-func withLeft(ctx context.Context, d Device, f func(context.Context, *ublk.Control, ublk.Left) error) error {
+// withLeft has f look after a ublk device of a worker that died, if there is one.
+func withLeft(ctx context.Context, d Device, f func(*ublk.Control, ublk.Left) error) error {
 	l, err := leftOf(d)
-	if err != nil {
+	if err != nil || !l.Exists() {
 		return err
 	}
 	c, err := ublk.Open(ctx, ublk.Options{NoModprobe: true})
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(ctx, c, l), c.Close())
+	return errors.Join(f(c, l), c.Close())
 }
 
 func leftOf(d Device) (ublk.Left, error) {
@@ -75,13 +74,13 @@ func leftOf(d Device) (ublk.Left, error) {
 
 // Orphans are the devices of a target that a worker made and nobody heard of: it died before it wrote them down
 // (Backend.Orphans).
-func Orphans(run, target string) []Device {
+func Orphans(ctx context.Context, run, target string) []Device {
 	var all []Device
 	owner := cookiePrefix(run, target)
 	for _, s := range nbdkernel.Held(owner) {
 		all = append(all, Device{Path: fmt.Sprintf("/dev/nbd%d", s.Index), Frontend: FrontNBD, Cookie: s.Cookie})
 	}
-	owned, _ := ublk.Owned(context.Background(), owner) // without ublk there are none
+	owned, _ := ublk.Owned(ctx, owner) // without ublk there are none
 	for _, l := range owned {
 		all = append(all, Device{Path: l.Path(), Frontend: FrontUblk, Cookie: l.Cookie})
 	}
@@ -97,7 +96,7 @@ func RemoveDevice(ctx context.Context, d Device) error {
 		removeSocket(d.Path)
 		return nil
 	case d.Cookie != "":
-		return withLeft(ctx, d, func(ctx context.Context, c *ublk.Control, l ublk.Left) error { return c.Discard(ctx, l) })
+		return withLeft(ctx, d, func(c *ublk.Control, l ublk.Left) error { return c.Discard(ctx, l) })
 	}
 	return reapUblk(ctx)
 }
@@ -105,7 +104,7 @@ func RemoveDevice(ctx context.Context, d Device) error {
 // releaseNBD has the kernel forget a device of a dead worker.
 func releaseNBD(ctx context.Context, d Device) error {
 	index, err := nbdkernel.Index(d.Path)
-	if err != nil || !Parked(d) {
+	if err != nil || !parkedNBD(d) {
 		return err
 	}
 	c, err := nbdkernel.Open(ctx, nbdkernel.Options{NoModprobe: true})

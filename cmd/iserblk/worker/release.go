@@ -128,14 +128,14 @@ func (r DetachRequest) clean(ctx context.Context, w Worker, device string) error
 	}
 	defer lock.Close()
 	record, _ := readRecord(w.files) // it may have gone in good order
-	kept, gone := r.split(record.Devices, device)
+	ctx, cancel := context.WithTimeout(ctx, forceTimeout)
+	defer cancel()
+	kept, gone := r.split(ctx, record.Devices, device)
 	if !r.Force {
 		if err := unused(gone); err != nil {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, forceTimeout)
-	defer cancel()
 	for _, d := range gone {
 		if err := r.Backend.RemoveDevice(ctx, d); err != nil {
 			return fmt.Errorf("remove %s of a dead worker: %w", d.Path, err)
@@ -153,9 +153,9 @@ func (r DetachRequest) clean(ctx context.Context, w Worker, device string) error
 }
 
 // split tells what to take away of a dead worker's devices from what has to stay.
-func (r DetachRequest) split(all []Device, device string) (kept, gone []Device) {
+func (r DetachRequest) split(ctx context.Context, all []Device, device string) (kept, gone []Device) {
 	for _, d := range all {
-		if device != "" && d.Path != device && r.Backend.Parked != nil && r.Backend.Parked(d) {
+		if device != "" && d.Path != device && r.Backend.parked(ctx, d) {
 			kept = append(kept, d)
 		} else {
 			gone = append(gone, d)

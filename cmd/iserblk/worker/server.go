@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -233,7 +234,7 @@ func (s *server) save() {
 		st := eng.Status(ctx)
 		cancel()
 		devices = append(devices, st.Devices...)
-		queues = st.Queues
+		queues = cmp.Or(st.Queues, queues) // an engine that has ended has none
 	}
 	s.mu.Lock()
 	s.record.Devices, s.record.Spec.Queues = devices, queues

@@ -21,7 +21,7 @@ type Device struct {
 	Queues      int           `json:"queues,omitempty"` // hardware queues
 	ZeroCopy    bool          `json:"zeroCopy,omitempty"`
 	Clients     int           `json:"clients,omitempty"` // connected to an export
-	Cookie      string        `json:"cookie,omitempty"`  // by what the kernel knows a /dev/nbdN that outlives its worker
+	Cookie      string        `json:"cookie,omitempty"`  // by what the kernel knows a device that outlives its worker
 	Counters    Counters      `json:"counters"`
 }
 
