@@ -105,7 +105,8 @@ detach() {
 	for device; do "$ISERBLK" detach "$device"; done
 }
 
-# killed HOW...: the worker of device dies under two loads that check what they wrote, and HOW brings the device back.
+# killed HOW...: the worker of device dies under two loads that check what they wrote, and HOW brings the device back. The
+# kernel sends again what was on its way within RESENT seconds.
 killed() {
 	local load fio again waited
 	bin/hammer -time 120s -offset $((32 << 20)) -settle 3s "$device" >/run/lab/hammer & load=$!
@@ -118,7 +119,7 @@ killed() {
 	grep -q "^$device .*parked" /run/lab/list || fail "not parked: $(</run/lab/list)"
 	again=$("$@") || fail "$*"
 	expect "the device after: $*" "$again" "$device"
-	sleep 7
+	sleep "$RESENT"
 	kill -TERM $load
 	wait $load || fail "hammer: $(</run/lab/hammer)"
 	wait $fio || { cat /run/lab/fio >&2; fail "fio"; }

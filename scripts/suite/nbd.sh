@@ -7,6 +7,7 @@ shopt -s extglob
 source "$(dirname "$0")/lib.sh"
 
 readonly MNT=/run/lab/mnt
+readonly RESENT=7 # seconds, see killed
 readonly NBD=(--frontend nbd --no-path-timeout 20s)
 
 queue() { cat "/sys/block/${1#/dev/}/queue/$2"; }

@@ -6,6 +6,7 @@
 source "$(dirname "$0")/lib.sh"
 
 readonly MNT=/run/lab/mnt
+readonly RESENT=2 # seconds, see killed
 readonly HOLD=(--dead-timeout -1s --no-path-timeout 60s)
 
 gone() { [[ ! -e $1 ]]; }
@@ -45,7 +46,7 @@ fi
 mkfs.ext4 -q "$device"
 mkdir -p "$MNT"
 mount "$device" "$MNT"
-bin/fsx -size $((1 << 20)) -ops 1500 "$MNT/fsx" & load=$!
+bin/fsx -size $((1 << 20)) -ops 1000 "$MNT/fsx" & load=$!
 for _ in 1 2 3; do
 	sleep 1
 	kill -9 "$(worker_pids)"
