@@ -77,14 +77,14 @@ var ErrServed = errors.New("another process serves it")
 
 // ErrBegun: a device could not be recovered and will be neither served nor given back before this process ends. Its
 // buffers stay in use until then.
-var ErrBegun = errors.New("the next try takes another process: end this one")
+var ErrBegun = errors.New("the next try takes another process")
 
-// Exists says whether the kernel has a device of this number. It asks no driver.
+// Exists says whether the kernel has a device of this number, as far as can be told without asking the driver.
 func (l Left) Exists() bool {
-	_, err := os.Stat(charClass)
-	if err == nil {
-		_, err = os.Stat(fmt.Sprintf("%s/ublkc%d", charClass, l.ID))
+	if _, err := os.Stat("/sys/class"); err != nil {
+		return true // nobody can tell
 	}
+	_, err := os.Stat(fmt.Sprintf("%s/ublkc%d", charClass, l.ID))
 	return !errors.Is(err, os.ErrNotExist)
 }
 
@@ -173,17 +173,15 @@ func fits(info *devInfo, p *params, cfg *Config) error {
 			l.Size, l.BlockSize)
 	case l.WriteCache && p.basic.attrs&attrVolatileCache == 0:
 		return errors.New("there is a volatile write cache now, which nobody would flush")
+	case l.WriteCache && !l.FUA && p.basic.attrs&attrFUA != 0:
+		return errors.New("it has FUA, which nobody would heed now")
 	}
 	return nil
 }
 
 // takeOver serves the device, in the one order that the kernel allows.
 func (d *Device) takeOver(ctx context.Context, cfg Config) error {
-	err := retryWhile(ctx, unix.EBUSY, func() error { return d.control.simple(ctx, cmdStartRecovery, d.id, 0) })
-	if errors.Is(err, unix.EBUSY) {
-		return ErrServed
-	}
-	if err != nil {
+	if err := d.startRecovery(ctx); err != nil {
 		return err
 	}
 	if err := d.openChar(ctx); err != nil {
@@ -199,6 +197,15 @@ func (d *Device) takeOver(ctx context.Context, cfg Config) error {
 	return nil
 }
 
+// startRecovery fails with ErrServed as long as a process has the device's queues.
+func (d *Device) startRecovery(ctx context.Context) error {
+	err := retryWhile(ctx, unix.EBUSY, func() error { return d.control.simple(ctx, cmdStartRecovery, d.id, 0) })
+	if errors.Is(err, unix.EBUSY) {
+		return ErrServed
+	}
+	return err
+}
+
 // serve fetches, from where on requests may come, and ends the recovery.
 func (d *Device) serve(ctx context.Context) error {
 	if err := d.fetch(ctx); err != nil {
@@ -211,15 +218,19 @@ func (d *Device) serve(ctx context.Context) error {
 // Discard ends a device with an owner whose process has died. What waits for it fails. One that is gone is no error; one
 // that is served is ErrServed.
 func (c *Control) Discard(ctx context.Context, l Left) error {
-	if _, err := c.Held(ctx, l); err != nil {
+	held, err := c.Held(ctx, l)
+	if err != nil {
 		return err
 	}
 	d := &Device{control: c, id: uint32(l.ID), path: l.Path(), fd: -1, turn: make(chan struct{}, 1)}
 	info, err := c.left(ctx, l)
-	switch {
-	case isGone(err):
+	if isGone(err) {
 		return nil
-	case err != nil:
+	}
+	if err == nil && held { // somebody may have its queues all the same, after ErrBegun: the kernel would wait for him
+		err = d.startRecovery(ctx)
+	}
+	if err != nil {
 		return d.wrap("stop", err)
 	}
 	d.mark = info.ublksrvFlags

@@ -46,6 +46,7 @@ func TestARecoveredDeviceIsServedAsItWasMadeOrNotAtAll(t *testing.T) {
 		{"other depth", func(_ *devInfo, _ *params, cfg *Config) { cfg.Limits.Depth = 128 }, "queues of"},
 		{"more queues", func(i *devInfo, _ *params, _ *Config) { i.nrHWQueues = 3 }, "queues of"},
 		{"a cache that nobody would flush", func(_ *devInfo, p *params, _ *Config) { p.basic.attrs = 0 }, "flush"},
+		{"FUA that nobody would heed", func(_ *devInfo, p *params, _ *Config) { p.basic.attrs |= attrFUA }, "FUA"},
 		{"requests were not to be kept", func(i *devInfo, _ *params, _ *Config) { i.flags = featUserRecovery }, "otherwise"},
 		{"shared memory", func(i *devInfo, _ *params, _ *Config) { i.flags |= featShmemZC }, "otherwise"},
 	} {

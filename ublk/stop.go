@@ -239,8 +239,10 @@ func (d *Device) Resize(ctx context.Context, size uint64) error {
 	old := d.size.Load()
 	d.size.Store(max(old, size)) // requests beyond the old end may come before the answer does
 	err := d.control.simple(ctx, cmdUpdateSize, d.id, size>>sectorShift)
-	if err == nil {
+	if errno := unix.Errno(0); err == nil {
 		d.size.Store(size)
+	} else if errors.As(err, &errno) {
+		d.size.Store(old) // the kernel has refused
 	}
 	return d.wrap("resize", err)
 }

@@ -119,7 +119,7 @@ func (p *program) noteDeadTimeout(c *cli.Context, devices []worker.Device) {
 		return
 	}
 	for _, d := range devices {
-		if d.Frontend == worker.FrontUblk {
+		if d.Frontend == worker.FrontUblk && d.DeadTimeout >= 0 {
 			p.note(fmt.Sprintf("%s dies with its worker: with ublk I/O waits for the next one for ever (--%s -1s) or not at all",
 				d.Path, flagDeadTimeout))
 		}

@@ -101,7 +101,8 @@ A portal is HOST[:PORT], with an IPv6 address in brackets and port 3260 if none 
 iser://[USER@]PORTAL[,PORTAL...]/NAME[/LUN]; several portals are several ways to one target. Without a LUN all of them
 are meant. Options may stand before and after the arguments.
 
-There are three ways to a disk. **ublk** makes /dev/ublkbN and is the fastest. **nbd** makes /dev/nbdN by the kernel's NBD
+There are three ways to a disk. **ublk** makes /dev/ublkbN and is the fastest; when its worker dies its I/O fails, or waits for
+another worker with **--dead-timeout -1s**. **nbd** makes /dev/nbdN by the kernel's NBD
 client; when its worker dies the kernel holds the I/O back until another takes the device over. **export** makes no device:
 it serves the LUN to NBD clients (qemu, nbdcopy, nbd-client) on a unix socket, or on TCP with TLS, and needs neither
 privileges nor io_uring. By itself attach takes ublk, else nbd.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strconv"
 )
@@ -13,7 +14,11 @@ import (
 
 // clearOld takes away what cannot be taken over, and notes what can.
 func (s *server) clearOld() {
-	old, _ := readRecord(s.files) // mostly there is none
+	old, err := readRecord(s.files) // mostly there is none
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Error("what the worker before has left is not known, and left as it is", "err", err)
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), forceTimeout)
 	defer cancel()
 	for _, d := range append(old.Devices, s.orphans(ctx, old.Devices)...) {
@@ -50,7 +55,7 @@ func (s *server) orphans(ctx context.Context, known []Device) []Device {
 	}
 	found := s.backend.Orphans(ctx, s.dirs.Run, s.spec.Target)
 	found = slices.DeleteFunc(found, func(d Device) bool {
-		return slices.ContainsFunc(known, func(k Device) bool { return k.Cookie == d.Cookie })
+		return len(claims(d.Path)) > 0 || slices.ContainsFunc(known, func(k Device) bool { return k.Cookie == d.Cookie })
 	})
 	for i := range found {
 		found[i].LUN = orphanLUN
@@ -72,8 +77,15 @@ func removeOrphans(ctx context.Context, f files) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forceTimeout)
 	defer cancel()
 	var errs []error
-	known, _ := readRecord(f)
-	for _, d := range Orphans(ctx, f.dir, f.target) {
+	orphans := Orphans(ctx, f.dir, f.target)
+	known, err := readRecord(f)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && len(orphans) > 0 {
+		return err // they may be in there
+	}
+	for _, d := range orphans {
+		if len(claims(d.Path)) > 0 {
+			continue // whoever claims it knew of it
+		}
 		if !slices.ContainsFunc(known.Devices, func(k Device) bool { return k.Cookie == d.Cookie }) {
 			errs = append(errs, RemoveDevice(ctx, d))
 		}
@@ -114,7 +126,7 @@ func (s *server) adopt(ctx context.Context, eng Engine, req request) ([]Device, 
 		}
 	}
 	s.setParked(left)
-	s.save()
+	_ = s.save()
 	return adopted, errors.Join(errs...)
 }
 
@@ -180,6 +192,6 @@ func (s *server) finish() {
 		s.files.removeAll()
 		return
 	}
-	s.save()
+	_ = s.save()
 	s.files.leave()
 }

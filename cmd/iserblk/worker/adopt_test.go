@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -146,6 +147,25 @@ func TestADeviceOfWhichNobodyCanTellIsKept(t *testing.T) {
 		t.Error(err)
 	}
 	l.wantDevices("/dev/fake2")
+}
+
+func TestADeviceThatIsToOutliveItsWorkerIsNotMadeWithoutARecord(t *testing.T) {
+	l := newLab(t)
+	l.mustAttach("fine", 0)
+	record := files{l.dirs.Run, fakePrefix + "fine"}.record()
+	if err := errors.Join(os.Remove(record), os.Mkdir(record, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.attachBy(FrontNBD, "fine", []uint64{1}); err == nil || !strings.Contains(err.Error(), record) {
+		t.Errorf("attach: %v", err)
+	}
+	l.wantDevices("/dev/fake0")
+	if err := os.Remove(record); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.attachBy(FrontNBD, "fine", []uint64{1}); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestALivingWorkerGivesUpWhatItCouldNotTakeOver(t *testing.T) {

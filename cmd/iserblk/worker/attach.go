@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"syscall"
 	"time"
@@ -86,6 +87,7 @@ func (e *engine) Adopt(ctx context.Context, old Device) (Device, error) {
 	}
 	d, err := e.add(ctx, found[0], making{frontend: fe, opts: o, adopt: &old})
 	if errors.Is(err, errBegun) {
+		err = fmt.Errorf("%w; kill -9 %d and recover", err, os.Getpid())
 		e.begun[old.LUN] = err
 	}
 	if err != nil {

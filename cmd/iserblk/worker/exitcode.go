@@ -59,6 +59,7 @@ var exitCodes = []struct {
 	{ublk.ErrUnsupported, ExitNoTransport},
 	{nbdkernel.ErrUnsupported, ExitNoTransport},
 	{ublk.ErrBusy, ExitBusy},
+	{ublk.ErrServed, ExitBusy},
 	{ErrUnsupported, ExitUnsupported},
 	{session.ErrNotDisk, ExitUnsupported},
 	{verbs.ErrTimeout, ExitTimeout},

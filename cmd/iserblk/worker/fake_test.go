@@ -96,10 +96,11 @@ func (e *fakeEngine) Attach(_ context.Context, luns []uint64, o AttachOptions) (
 		if o.Frontend == FrontExport {
 			path = "nbd+unix:///?socket=/nowhere" + path
 		}
-		made = append(made, Device{
-			Path: path, LUN: lun, Size: 1 << 30, BlockSize: 512,
-			State: StateLive, Frontend: o.Frontend,
-		})
+		d := Device{Path: path, LUN: lun, Size: 1 << 30, BlockSize: 512, State: StateLive, Frontend: o.Frontend}
+		if o.Frontend == FrontNBD {
+			d.Cookie = path + "'s"
+		}
+		made = append(made, d)
 	}
 	for _, d := range made {
 		e.devices[d.LUN] = d

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -59,8 +58,7 @@ func List(ctx context.Context, d state.Dirs) ([]Worker, error) {
 
 func look(ctx context.Context, f files) (Worker, bool) {
 	w := Worker{files: f}
-	var err error
-	w.record, err = readRecord(f) // without one there is the lock to go by
+	w.record, _ = readRecord(f) // without one there is the lock to go by
 	w.Portals = w.record.Portals
 	switch {
 	case f.locked():
@@ -71,10 +69,9 @@ func look(ctx context.Context, f files) (Worker, bool) {
 	case len(w.record.Devices) > 0:
 		w.Status = fromRecord(ctx, f, w.record, StateDead)
 	default:
-		if err == nil || errors.Is(err, fs.ErrNotExist) { // it died in its first attach
-			_ = removeOrphans(ctx, f)
+		if removeOrphans(ctx, f) == nil { // of one that died in its first attach
+			f.bury()
 		}
-		f.bury()
 		return w, false
 	}
 	return w, true

@@ -125,8 +125,11 @@ func (s *server) attach(ctx context.Context, w *wire, req request) {
 		s.answerAndLeave(w, failure(err))
 		return
 	}
-	s.save()
-	if err = context.Cause(op); err == nil {
+	unsaved := s.save()
+	if err = context.Cause(op); err == nil && slices.ContainsFunc(made, func(d Device) bool { return d.Cookie != "" }) {
+		err = unsaved
+	}
+	if err == nil {
 		err = w.send(reply{Done: true, Devices: devices}) // its client may go from here on
 	}
 	if err != nil {
@@ -197,7 +200,7 @@ func (s *server) detach(ctx context.Context, w *wire, req request) {
 	}
 	if err != nil {
 		s.log.Warn("detach failed", "device", req.Device, "force", req.Force, "err", err)
-		s.save()
+		_ = s.save()
 		s.answerAndLeave(w, failure(err))
 		return
 	}
@@ -243,7 +246,7 @@ func (s *server) checkUnused(ctx context.Context, which string) error {
 func (s *server) answerAndLeave(w *wire, r reply) {
 	r.Leaving = s.retire()
 	if !r.Leaving {
-		s.save()
+		_ = s.save()
 	}
 	_ = w.send(r)
 	if r.Leaving {

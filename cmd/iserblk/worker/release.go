@@ -97,6 +97,9 @@ func awaitExit(ctx context.Context, pidfd int) error {
 
 // kill ends the process of a record, if it is still the one that wrote it.
 func kill(ctx context.Context, r Record) error {
+	if r.PID == 0 {
+		return nil // nobody knows of one
+	}
 	pidfd, err := unix.PidfdOpen(r.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil

@@ -70,7 +70,7 @@ func (s *server) run(ctx context.Context, first *wire, signals <-chan os.Signal)
 		return err
 	}
 	s.clearOld()
-	s.save()
+	_ = s.save()
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.conns.Go(func() { s.accept(inner, ln) })
 	s.conns.Go(func() {
@@ -223,8 +223,9 @@ func (s *server) status(ctx context.Context) Status {
 	return st
 }
 
-// save writes the record anew. That it cannot be written makes later cleaning harder and no I/O wrong.
-func (s *server) save() {
+// save writes the record anew. That it cannot be written makes no I/O wrong, but devices that are to outlive the worker would
+// be nobody's.
+func (s *server) save() error {
 	s.mu.Lock()
 	eng, queues := s.engine, s.record.Spec.Queues
 	s.mu.Unlock()
@@ -240,9 +241,11 @@ func (s *server) save() {
 	s.record.Devices, s.record.Spec.Queues = devices, queues
 	record := s.record
 	s.mu.Unlock()
-	if err := record.write(s.files); err != nil {
+	err := record.write(s.files)
+	if err != nil {
 		s.log.Warn("the state file cannot be written", "err", err)
 	}
+	return err
 }
 
 const statusTimeout = 5 * time.Second

@@ -14,14 +14,24 @@ const maxUsers = 4
 
 // Users says who uses a block device or a part of it, in words for an error: "mounted on /srv", "open by fio (pid
 // 12)". It looks at what this process may see; nothing found does not prove that nobody has it open.
-func Users(device string) []string { return users("/", device) }
+func Users(device string) []string { return users("/", device, everybody) }
 
-// users is Users with everything below root.
-func users(root, device string) []string {
+// claims are the users that mean to keep the device: mounts, swap, and devices made of it.
+func claims(device string) []string { return users("/", device, claimants) }
+
+// A finder looks for users of one kind, with everything below root.
+type finder func(root string, nodes []blockNode) []string
+
+var (
+	claimants = []finder{mountsOf, swapsOf, holdersOf}
+	everybody = []finder{mountsOf, swapsOf, holdersOf, openersOf}
+)
+
+func users(root, device string, finders []finder) []string {
 	nodes := blockNodes(root, filepath.Base(device))
 	var found []string
-	for _, look := range []func(string, []blockNode) []string{mountsOf, swapsOf, holdersOf, openersOf} {
-		for _, user := range look(root, nodes) {
+	for _, find := range finders {
+		for _, user := range find(root, nodes) {
 			if !slices.Contains(found, user) && len(found) < maxUsers {
 				found = append(found, user)
 			}

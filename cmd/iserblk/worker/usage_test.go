@@ -96,7 +96,7 @@ func TestUsersOfADevice(t *testing.T) {
 			os.RemoveAll(filepath.Join(t.TempDir(), "x"))
 			root := tree(t, all)
 			_ = os.Remove(filepath.Join(root, "sys/block/ublkb0/holders/.keep"))
-			if diff := cmp.Diff(tt.want, users(root, "/dev/ublkb0")); diff != "" {
+			if diff := cmp.Diff(tt.want, users(root, "/dev/ublkb0", everybody)); diff != "" {
 				t.Errorf("users (-want +got):\n%s", diff)
 			}
 		})
