@@ -21,6 +21,8 @@ const (
 	// recoverPatience is how long the kernel may take to notice that a process has died, which it does when the process's
 	// rings are gone.
 	recoverPatience = 15 * time.Second
+	// recoverTimeout bounds a whole recovery, which waits for nobody else otherwise: its callers do not call it off.
+	recoverTimeout = time.Minute
 )
 
 // Cookie tells a device with an owner from every other that had or will have its number. Without an owner it is "".
@@ -123,6 +125,8 @@ func retryWhile(ctx context.Context, again error, f func() error) error {
 // they were, and cfg has to have room for that. When it fails the device goes on waiting; after ErrBegun for the end of this
 // process, and cfg's lanes and buffers must stay until then.
 func (c *Control) Recover(ctx context.Context, l Left, cfg Config) (*Device, error) {
+	ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
+	defer cancel()
 	d := &Device{
 		control: c, id: uint32(l.ID), path: l.Path(), limits: cfg.Limits,
 		fd: -1, turn: make(chan struct{}, 1), events: events{lost: make(chan struct{})},

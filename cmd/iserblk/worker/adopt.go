@@ -27,6 +27,11 @@ func (s *server) clearOld() {
 			s.parked = append(s.parked, d)
 			continue
 		}
+		if who := claims(d.Path); d.LUN == orphanLUN && len(who) > 0 {
+			s.log.Error("nobody wrote down which LUN this is, so it is left as it is; once it is free the next worker removes it",
+				"device", d.Path, "users", who)
+			continue
+		}
 		err := s.backend.RemoveDevice(ctx, d)
 		s.log.Info("cleared what a dead worker left", "device", d.Path, "err", err)
 	}
@@ -55,7 +60,7 @@ func (s *server) orphans(ctx context.Context, known []Device) []Device {
 	}
 	found := s.backend.Orphans(ctx, s.dirs.Run, s.spec.Target)
 	found = slices.DeleteFunc(found, func(d Device) bool {
-		return len(claims(d.Path)) > 0 || slices.ContainsFunc(known, func(k Device) bool { return k.Cookie == d.Cookie })
+		return slices.ContainsFunc(known, func(k Device) bool { return k.Cookie == d.Cookie })
 	})
 	for i := range found {
 		found[i].LUN = orphanLUN

@@ -27,6 +27,7 @@ var (
 	everybody = []finder{mountsOf, swapsOf, holdersOf, openersOf}
 )
 
+// users asks each of finders for the users of a device.
 func users(root, device string, finders []finder) []string {
 	nodes := blockNodes(root, filepath.Base(device))
 	var found []string
